@@ -1,0 +1,397 @@
+"""Level-set connectivity of pairs of models, checked while one of them trains."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_warn
+from rich.console import Group, RenderableType
+from torch.optim import Optimizer
+
+from lightning_landscape.batch_norm import BatchNormMode
+from lightning_landscape.callbacks.check_log import CheckLog
+from lightning_landscape.callbacks.folders import resolve_folder
+from lightning_landscape.callbacks.pairings import First, Lagged, Pairing, Partner, Reference
+from lightning_landscape.callbacks.probe import TrainingData
+from lightning_landscape.callbacks.progress import check_progress
+from lightning_landscape.callbacks.ranks import on_rank_zero
+from lightning_landscape.callbacks.rng import isolated_rng
+from lightning_landscape.callbacks.strategies import require_replicated_weights
+from lightning_landscape.callbacks.twin import Reinitialize, Twin
+from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
+from lightning_landscape.loggers import report
+from lightning_landscape.objective import LossFunction
+from lightning_landscape.path import Connection, Reason, Verdict
+from lightning_landscape.plots import history_figure, profile_figure, save_figure
+from lightning_landscape.snapshots import SnapshotStore, checked_name
+from lightning_landscape.surface import LossSurface
+from lightning_landscape.tables import check_table
+
+_PAIRS = ("lagged", "first", "reference", "twin")
+# What is logged, and the field of a Connection that it comes from.
+_METRICS = (
+    "connected",
+    "height",
+    "barrier",
+    "linear_barrier",
+    "normalized_length",
+    "num_beads",
+    "gradient_steps",
+    "seconds",
+)
+
+
+class LevelSetConnectivity(Callback):
+    """Checks during training whether pairs of models lie in one connected level set of the loss.
+
+    At the end of every n-th epoch the present weights and their partner are joined by a path on which the
+    training loss stays below a level, if the finder finds one. The result is logged as
+    ``landscape/connected``, ``height``, ``barrier``, ``linear_barrier``, ``normalized_length``, ``num_beads``,
+    ``gradient_steps`` and ``seconds`` (all under ``landscape/``, or ``landscape/<name>/``), written to
+    ``dirpath/checks.jsonl`` and drawn beside it. ``ModelCheckpoint(monitor="landscape/barrier")`` works; before
+    the first check the values are NaN, which ModelCheckpoint ranks last (give EarlyStopping ``check_finite=False``).
+
+    Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
+    without the callback.
+
+    Args:
+        pairs: ``"lagged"``: the weights of the previous check; ``"first"``: those of the first check;
+            ``"reference"``: another run's file; ``"twin"``: a second initialisation, trained in lock-step.
+        every_n_epochs: a check at the end of every n-th epoch.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
+        margin: see ``level``; positive by default, because the level set of a converged minimum at its own
+            loss is a single point. It replaces the finder's own margin.
+        overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
+            The straight line, its own measurement and the twin's training come on top.
+        num_batches: training batches that define E, drawn once without replacement.
+        batches: the batches themselves, for data that cannot be read twice; ``num_batches`` is then unused.
+        loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
+        batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
+        max_seconds: an extra brake on the wall time of a check; results then depend on the machine.
+        dirpath: folder of rows, figures and snapshots; default ``landscape`` in the run's folder.
+        name: sets apart several of these callbacks in one trainer.
+        reference: file for ``pairs="reference"``: a Lightning checkpoint or a safetensors file.
+        reinitialize: for ``pairs="twin"``: gives a copy of the module new weights in place; ``None`` calls
+            ``reset_parameters`` of all its layers.
+        seed: of the probe set, the search and the twin.
+        on_error: ``"warn"``: a failing check becomes a warning and a ``not_found`` row; ``"raise"``: it ends the run.
+
+    Raises:
+        ValueError: for arguments out of range.
+        MisconfigurationException: when training starts, for strategies that shard weights, data that cannot
+            be read twice and modules whose loss needs the trainer, with what to do.
+
+    Example:
+        >>> callback = LevelSetConnectivity(pairs="lagged", every_n_epochs=5)
+        >>> trainer = pl.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False)
+    """
+
+    _checks: int  # made so far
+    _batches_seen: int  # trained on since the last check
+    _values: dict[str, float]  # what the last check logged
+    _pairing: Pairing | None
+    _surface: LossSurface | None  # on rank zero, as are the next two
+    _store: SnapshotStore | None
+    _log: CheckLog | None
+
+    def __init__(
+        self,
+        pairs: Literal["lagged", "first", "reference", "twin"] = "lagged",
+        every_n_epochs: int = 1,
+        finder: PathFinder | None = None,
+        level: float | None = None,
+        margin: float = 0.05,
+        overhead: float | None = 0.25,
+        num_batches: int = 8,
+        batches: Iterable[Any] | None = None,
+        loss_fn: LossFunction | None = None,
+        batch_norm: BatchNormMode = "recalibrate",
+        max_seconds: float | None = None,
+        dirpath: str | os.PathLike[str] | None = None,
+        name: str | None = None,
+        reference: str | os.PathLike[str] | None = None,
+        reinitialize: Reinitialize | None = None,
+        seed: int = 0,
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        if pairs not in _PAIRS:
+            raise ValueError(f"pairs must be one of {', '.join(_PAIRS)}, got {pairs!r}")
+        if (pairs == "reference") != (reference is not None):
+            raise ValueError(f"pairs='reference' and reference=FILE go together, got {pairs!r} and {reference!r}")
+        if reinitialize is not None and pairs != "twin":
+            raise ValueError(f"reinitialize goes with pairs='twin', got pairs={pairs!r}")
+        for argument, count in (("every_n_epochs", every_n_epochs), ("num_batches", num_batches)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"{argument} must be an integer from 1, got {count!r}")
+        for argument, value in (("margin", margin), ("overhead", overhead), ("max_seconds", max_seconds)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{argument} must be a finite number of at least 0, got {value!r}")
+        if level is not None and math.isnan(level):
+            raise ValueError("level is NaN: give a number, or None to derive it from the endpoints")
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"seed must lie in [0, 2**31), got {seed}")
+        self.pairs = pairs
+        self.every_n_epochs = every_n_epochs
+        self.finder = copy.copy(finder) if finder is not None else DynamicStringSampling()
+        self.finder.margin = self.margin = margin
+        self.level = level
+        self.overhead = overhead
+        self.num_batches = num_batches
+        self.batches = batches
+        self.loss_fn = loss_fn
+        self.batch_norm = batch_norm
+        self.max_seconds = max_seconds
+        self.dirpath = dirpath
+        self.name = None if name is None else checked_name(name)
+        self.reference = reference
+        self.reinitialize = reinitialize
+        self.seed = seed
+        self.on_error = on_error
+        self.folder: Path | None = None
+        self._prefix = "landscape" if name is None else f"landscape/{name}"
+        self._restored: dict[str, Any] | None = None
+        self._forget()
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in a checkpoint."""
+        return self._generate_state_key(pairs=self.pairs, every_n_epochs=self.every_n_epochs, name=self.name)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``checks.jsonl`` so far, in rank zero's process."""
+        return self._log.rows if self._log is not None else []
+
+    def summary(self) -> RenderableType:
+        """The table of all checks and where the files are, for printing with rich."""
+        return Group(check_table(self.rows), f"Figures, checks.jsonl and snapshots: {self.folder}")
+
+    # Life of a fit
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses what could not work, before anything is spent."""
+        if stage != "fit":
+            return
+        require_replicated_weights(trainer, type(self).__name__)
+        others = [c for c in trainer.callbacks if isinstance(c, LevelSetConnectivity)]  # type: ignore[attr-defined]
+        if sum(other.name == self.name for other in others) > 1:
+            raise MisconfigurationException(
+                f"two LevelSetConnectivity callbacks are named {self.name!r} and would log under one name: "
+                "give each its own name="
+            )
+        if self.loss_fn is None and not pl_module.automatic_optimization:
+            raise MisconfigurationException(
+                f"{type(pl_module).__name__} optimises manually, so that its training_step is not one loss: pass "
+                "LevelSetConnectivity(loss_fn=lambda module, batch: <scalar mean loss>)"
+            )
+        if self.pairs == "twin" and not pl_module.automatic_optimization:
+            raise MisconfigurationException("pairs='twin' cannot follow manual optimisation: use another pairing")
+        if self.pairs == "twin" and trainer.precision == "16-mixed":
+            raise MisconfigurationException("pairs='twin' has no loss scaling for 16-mixed: use 'bf16-mixed' or 32")
+        default = "landscape" if self.name is None else f"landscape/{self.name}"
+        self.folder = resolve_folder(trainer, self.dirpath, default)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draws the probe set, checks that the loss is well defined, and starts or resumes the record."""
+        assert self.folder is not None  # set in setup
+        folder = self.folder
+        restored, self._restored = self._restored, None
+        self._forget()
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if restored is not None:
+            self._checks, self._values, self._batches_seen = restored["checks"], restored["values"], restored["batches"]
+        elif self.pairs == "twin" and trainer.global_step > 0:
+            raise MisconfigurationException(
+                "the checkpoint holds no twin, because this callback was not attached when it was written: start from "
+                "the beginning, or compare with pairs='reference'"
+            )
+
+        def prepare() -> None:
+            self._store = SnapshotStore(folder / "snapshots")
+            self._log = CheckLog(folder / "checks.jsonl")
+            if restored is None:
+                self._log.start()
+            else:
+                self._log.resume(self._checks)
+            with isolated_rng(self.seed):
+                self._surface = self._make_surface(trainer, pl_module)
+            if restored is not None:
+                self._surface.vectorized.update(restored["vectorized"])
+
+        on_rank_zero(trainer, prepare)
+        self._pairing = self._make_pairing(trainer, pl_module)
+        if restored is not None:
+            self._pairing.load_state_dict(restored["pairing"])
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Hands the twin its batch."""
+        if isinstance(self._pairing, Twin):
+            self._pairing.keep(batch)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Shows the twin the hyperparameters of the moment."""
+        if isinstance(self._pairing, Twin):
+            self._pairing.follow(optimizer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the work of training, and trains the twin."""
+        self._batches_seen += 1
+        if isinstance(self._pairing, Twin):
+            self._pairing.step(batch_idx)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Checks when it is time, and logs the latest values for callbacks that monitor them."""
+        if self._pairing is None:
+            return
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module))
+            self._batches_seen = 0
+            if row is not None:
+                self._checks, self._values = row["check"], self._scalars(row)
+                if row["reason"] == Reason.ERROR:
+                    rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
+        # The loggers got the row itself; this is for ModelCheckpoint and its like, every epoch.
+        pl_module.log_dict(self._values, logger=False, on_epoch=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Frees what a check holds; after an error Lightning calls no teardown."""
+        self._surface = None
+        self._pairing = None
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Frees what a check holds."""
+        self._surface = None
+        self._pairing = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, the partner and the latest values; snapshots stay in their files."""
+        if self._pairing is None:
+            return {}
+        return {
+            "checks": self._checks,
+            "batches": self._batches_seen,
+            "values": dict(self._values),
+            "pairing": self._pairing.state_dict(),
+            "vectorized": dict(self._surface.vectorized) if self._surface is not None else {},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until training starts, when there is a twin to load it into."""
+        self._restored = state_dict or None
+
+    # One check, on rank zero
+
+    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any] | None:
+        assert self._store is not None
+        assert self._pairing is not None
+        number = self._checks + 1
+        with isolated_rng((self.seed + 7919 * number) % 2**32):
+            try:
+                snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=trainer.current_epoch)
+                partner = self._pairing.partner(self._store)
+                if isinstance(self._pairing, Twin):
+                    name = f"twin-{snapshot.name}"
+                    self._store.save(self._pairing.module, step=snapshot.step, epoch=snapshot.epoch, name=name)
+                self._pairing.record(snapshot)
+                if partner is None:
+                    return None
+                connection = self._connect(trainer, pl_module, partner, f"landscape check {number}")
+            except Exception as error:  # whatever goes wrong in a check, it is not the training's fault
+                if self.on_error == "raise":
+                    raise
+                connection = Connection.failed(error)
+            row = {
+                "check": number,
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "pair": self.pairs,
+                "margin": self.margin,
+                **connection.to_dict(),
+            }
+            self._publish(trainer, row, connection)
+        return row
+
+    def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
+        assert self._surface is not None
+        surface = self._surface.with_module(pl_module)
+        work = None if self.overhead is None else self.overhead * self._batches_seen
+        with check_progress(trainer, title) as progress:
+            return self.finder.connect(
+                surface,
+                surface.point(partner),
+                surface.point(),
+                level=self.level,
+                budget=Budget(work, self.max_seconds),
+                progress=progress,
+            )
+
+    def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
+        assert self._log is not None
+        assert self.folder is not None
+        self._log.append(row)
+        figures = {"history": history_figure(self._log.rows)}
+        if connection.reason is not Reason.ERROR:
+            figures["profile"] = profile_figure(connection, f"{self.pairs}, epoch {row['epoch']}")
+            save_figure(figures["profile"], self.folder / f"profile-{row['check']:04d}.png")
+        save_figure(figures["history"], self.folder / "history.png")
+        for logger in trainer.loggers:
+            report(
+                logger,
+                prefix=self._prefix,
+                scalars={f"{self._prefix}/check": row["check"], **self._scalars(row)},
+                rows=self._log.rows,
+                connection=None if connection.reason is Reason.ERROR else connection,
+                figures=figures,
+                step=trainer.global_step,
+            )
+
+    def _scalars(self, row: dict[str, Any]) -> dict[str, float]:
+        known = {**row, "connected": row["verdict"] == Verdict.CONNECTED}
+        return {f"{self._prefix}/{key}": _number(known[key]) for key in _METRICS}
+
+    def _make_surface(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LossSurface:
+        if self.batches is not None:
+            probe: Iterable[Any] = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
+            training = None
+        else:
+            training = TrainingData(trainer, self.seed)
+            probe = training.take(self.num_batches)
+        try:
+            return LossSurface(pl_module, probe, self.loss_fn, training, self.batch_norm)
+        except ValueError as error:
+            raise MisconfigurationException(f"LevelSetConnectivity cannot define the loss surface: {error}") from error
+
+    def _make_pairing(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Pairing:
+        if self.pairs == "twin":
+            return Twin(trainer, pl_module, self.reinitialize, self.seed)
+        if self.reference is not None:
+            return Reference(self.reference)
+        return Lagged() if self.pairs == "lagged" else First()
+
+    def _forget(self) -> None:
+        self._checks = 0
+        self._batches_seen = 0
+        self._values = {f"{self._prefix}/{key}": math.nan for key in _METRICS}
+        self._pairing = self._surface = self._store = self._log = None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

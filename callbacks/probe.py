@@ -1,0 +1,118 @@
+"""Batches of a run's training data for a check, read without touching the run's own loader or data set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+_LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy
+_ADVICE = "pass batches=[...], a list of batches as your training_step takes them"
+
+
+class TrainingData:
+    """Fresh minibatches of a run's training data, in a seeded order of their own.
+
+    Each pass reads a private copy of the data set in this process: neither the loader that trains, nor its
+    workers, nor a random state inside the data set (an augmentation's generator, say) moves. Arrays and
+    long lists are shared with the original, not copied. Batches pass through the transfer hooks of the
+    module, as in training.
+
+    Args:
+        trainer: a trainer whose fit has begun.
+        seed: of the order of the examples.
+
+    Raises:
+        MisconfigurationException: where the data cannot be read a second time from the loader: several
+            loaders, an iterable data set, a batch sampler without a size, a data set that cannot be copied.
+    """
+
+    def __init__(self, trainer: pl.Trainer, seed: int) -> None:
+        loader = trainer.train_dataloader
+        if not isinstance(loader, DataLoader):
+            raise MisconfigurationException(
+                f"the training data come from {type(loader).__name__}, not from one DataLoader: {_ADVICE}"
+            )
+        if isinstance(loader.dataset, IterableDataset):
+            raise MisconfigurationException(
+                f"{type(loader.dataset).__name__} is an IterableDataset, which a second reader would disturb: {_ADVICE}"
+            )
+        self._trainer = trainer
+        self._dataset = private_copy(loader.dataset)
+        self._collate = loader.collate_fn
+        # None for a data set that yields whole batches.
+        self._batch_size = loader.batch_size
+        if self._batch_size is None and loader.batch_sampler is not None:
+            self._batch_size = getattr(loader.batch_sampler, "batch_size", None)
+            if not isinstance(self._batch_size, int):
+                raise MisconfigurationException(f"{type(loader.batch_sampler).__name__} has no batch_size: {_ADVICE}")
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self.seed)
+        sized = self._batch_size is not None and len(self._dataset) >= self._batch_size  # type: ignore[arg-type]
+        loader: DataLoader[Any] = DataLoader(
+            private_copy(self._dataset),
+            batch_size=self._batch_size,
+            shuffle=True,
+            generator=generator,
+            collate_fn=self._collate,
+            drop_last=sized,
+        )
+        for batch in loader:
+            yield self._transferred(batch)
+        self.seed += 1  # another order in the next pass
+
+    def take(self, count: int) -> list[Any]:
+        """The first ``count`` batches of a pass, or all that there are."""
+        batches = [batch for _, batch in zip(range(count), self, strict=False)]
+        if not batches:
+            raise MisconfigurationException("the training data are empty: a check needs at least one batch")
+        return batches
+
+    def _transferred(self, batch: Any) -> Any:
+        batch = self._trainer.precision_plugin.convert_input(batch)
+        batch = self._trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def private_copy(dataset: Dataset[Any]) -> Dataset[Any]:
+    """A copy of a data set with its own state, sharing arrays and long containers with the original.
+
+    Raises:
+        MisconfigurationException: if something in it cannot be copied, such as an open file.
+    """
+    memo = {id(value): value for value in _data(dataset, set())}
+    try:
+        return copy.deepcopy(dataset, memo)
+    except Exception as error:  # whatever the user's classes raise
+        raise MisconfigurationException(
+            f"{type(dataset).__name__} cannot be copied ({type(error).__name__}: {error}), and reading your own would "
+            f"disturb the run: {_ADVICE}"
+        ) from error
+
+
+def _data(value: Any, seen: set[int]) -> Iterator[Any]:
+    """The arrays and long containers reachable from ``value``."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor | np.ndarray) or (isinstance(value, list | tuple | dict) and len(value) > _LARGE):
+        yield value
+        return
+    inner: Iterable[Any]
+    if isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    else:
+        inner = getattr(value, "__dict__", {}).values()
+    for item in inner:
+        yield from _data(item, seen)

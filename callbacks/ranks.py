@@ -1,0 +1,41 @@
+"""Work that one rank does while the others wait, without a way to wait for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+
+T = TypeVar("T")
+
+
+def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
+    """Runs ``compute`` on rank zero and gives its result to every rank; all ranks must call it together.
+
+    ``compute`` may hold no collective. The one broadcast is reached whether or not it raises, so that an error
+    on rank zero ends every rank and leaves none waiting.
+
+    Args:
+        trainer: the trainer whose ranks take part.
+        compute: returns something that can be pickled.
+
+    Raises:
+        Exception: on rank zero what ``compute`` raised, on the others a RuntimeError that says so.
+    """
+    outcome: tuple[bool, Any] = (False, "rank zero did not run")
+    failure: BaseException | None = None
+    if trainer.is_global_zero:
+        try:
+            outcome = (True, compute())
+        except Exception as error:  # of any kind: the other ranks have to hear of it
+            failure = error
+            outcome = (False, f"{type(error).__name__}: {error}")
+    if trainer.world_size > 1:
+        outcome = trainer.strategy.broadcast(outcome)
+    if failure is not None:
+        raise failure
+    succeeded, result = outcome
+    if not succeeded:
+        raise RuntimeError(f"on rank zero: {result}")
+    return result  # type: ignore[no-any-return]

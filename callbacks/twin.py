@@ -1,0 +1,176 @@
+"""A second initialisation of the module that trains, in lock-step on the same batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_landscape.callbacks.pairings import Pairing, Partner
+from lightning_landscape.callbacks.rng import isolated_rng
+from lightning_landscape.detached import detached_copy
+from lightning_landscape.snapshots import SnapshotStore
+
+Reinitialize = Callable[[pl.LightningModule], None]
+
+
+class Twin(Pairing):
+    """Trains a twin of the module: another initialisation, the same batches, the same schedule.
+
+    At every optimiser step of the module the twin takes one too, with its own optimiser from
+    ``configure_optimizers`` and the hyperparameters (learning rate, momentum) that the module's optimiser has
+    at that moment, so that every kind of schedule applies to both alike. Gradients are averaged over ranks.
+    Training the twin costs as much as training the module, and as much memory.
+
+    The twin's weights and optimiser state are part of a checkpoint, because they must match it exactly.
+
+    Args:
+        trainer: the trainer, whose fit begins.
+        module: the module that trains.
+        reinitialize: gives a copy of the module another initialisation; ``None`` calls
+            ``reset_parameters`` of every submodule that owns parameters.
+        seed: of the initialisation, and of the twin's own dropout and noise.
+
+    Raises:
+        MisconfigurationException: for submodules that cannot be reset, and optimisers that cannot be followed.
+    """
+
+    def __init__(
+        self, trainer: pl.Trainer, module: pl.LightningModule, reinitialize: Reinitialize | None, seed: int
+    ) -> None:
+        self._trainer = trainer
+        self._seed = seed
+        self._batches = 0
+        self._groups: list[dict[str, Any]] | None = None
+        self._pending: Any = None
+        self._steps = trainer.global_step
+        self.module = cast(pl.LightningModule, detached_copy(module))
+        for child in self.module.modules():
+            if isinstance(child, pl.LightningModule):
+                child._trainer = _QuietTrainer(trainer)  # type: ignore[assignment]
+        self._takes_index = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
+        with isolated_rng(seed):
+            (reinitialize or reset_parameters)(self.module)
+            self._optimizer = _single_optimizer(self.module.configure_optimizers())
+
+    def partner(self, store: SnapshotStore) -> Partner:
+        """The twin's present parameters."""
+        return dict(self.module.named_parameters())
+
+    def keep(self, batch: Any) -> None:
+        """Takes a copy of the batch before the module's step, which may change it in place."""
+        self._pending = copy.deepcopy(batch)
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Takes over the hyperparameters with which the module is about to step."""
+        self._groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+    def step(self, batch_idx: int) -> None:
+        """One forward and backward pass on the kept batch, and an optimiser step if the module took one."""
+        trainer, module = self._trainer, self.module
+        batch, self._pending = self._pending, None
+        seed = (self._seed + 1 + self._batches * trainer.world_size + trainer.global_rank) % 2**32
+        self._batches += 1
+        with isolated_rng(seed), torch.enable_grad():
+            with trainer.precision_plugin.train_step_context():
+                output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
+            loss = output.get("loss") if isinstance(output, Mapping) else output
+            if isinstance(loss, Tensor):
+                (loss / trainer.accumulate_grad_batches).backward()  # type: ignore[no-untyped-call]
+            if trainer.global_step > self._steps:
+                self._optimizer_step()
+        self._steps = trainer.global_step
+
+    def _optimizer_step(self) -> None:
+        groups = self._groups or []
+        if len(groups) != len(self._optimizer.param_groups):
+            raise MisconfigurationException(
+                f"the module's optimiser has {len(groups)} parameter groups and its twin's "
+                f"{len(self._optimizer.param_groups)}: pairs='twin' cannot follow groups added during training"
+            )
+        for mine, theirs in zip(self._optimizer.param_groups, groups, strict=True):
+            mine.update(copy.deepcopy(theirs))
+        if self._trainer.world_size > 1:
+            for parameter in self.module.parameters():
+                if parameter.requires_grad:
+                    # Every rank joins for every parameter, used by its batch or not.
+                    grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                    dist.all_reduce(grad)
+                    parameter.grad = grad / self._trainer.world_size
+        self.module.configure_gradient_clipping(
+            self._optimizer, self._trainer.gradient_clip_val, self._trainer.gradient_clip_algorithm
+        )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimiser state and the count that seeds the noise."""
+        return copy.deepcopy(
+            {
+                "module": dict(self.module.state_dict()),
+                "optimizer": self._optimizer.state_dict(),
+                "batches": self._batches,
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from :meth:`state_dict`."""
+        self.module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._batches = state["batches"]
+
+
+class _QuietTrainer:
+    """The trainer as the twin sees it: all there to read, but without loggers, and what is set stays here."""
+
+    logger = None
+    loggers: tuple[()] = ()
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._real = trainer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def reset_parameters(module: nn.Module) -> None:
+    """Calls ``reset_parameters`` of every submodule that owns trainable parameters.
+
+    Raises:
+        MisconfigurationException: naming the submodules that have no such method.
+    """
+    stubborn = []
+    for name, child in module.named_modules():
+        if any(parameter.requires_grad for parameter in child.parameters(recurse=False)):
+            reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+            else:
+                stubborn.append(f"{name or 'the module itself'} ({type(child).__name__})")
+    if stubborn:
+        raise MisconfigurationException(
+            f"pairs='twin' cannot re-initialise {', '.join(stubborn[:5])}: these own parameters and have no "
+            "reset_parameters(). Add one, or pass reinitialize=lambda module: ..., which draws new weights in place"
+        )
+
+
+def _single_optimizer(configured: Any) -> Optimizer:
+    if isinstance(configured, Mapping):
+        configured = configured.get("optimizer")
+    if isinstance(configured, list | tuple) and configured and isinstance(configured[0], list | tuple):
+        configured = configured[0]  # ([optimizers], [schedulers])
+    if isinstance(configured, list | tuple) and len(configured) == 1:
+        return _single_optimizer(configured[0])
+    if not isinstance(configured, Optimizer):
+        raise MisconfigurationException(
+            f"pairs='twin' needs configure_optimizers to return one optimizer, got {type(configured).__name__}"
+        )
+    return configured

@@ -1,0 +1,17 @@
+"""The geometry of a training run: level sets, paths and barriers of the loss, for PyTorch Lightning."""
+
+from lightning_landscape.path import Connection, Path, Profile, Reason, Verdict
+from lightning_landscape.snapshots import Snapshot, SnapshotError, SnapshotStore
+from lightning_landscape.surface import LossSurface
+
+__all__ = [
+    "Connection",
+    "LossSurface",
+    "Path",
+    "Profile",
+    "Reason",
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotStore",
+    "Verdict",
+]

@@ -1,0 +1,71 @@
+"""Batch-norm statistics on a loss surface: they are no coordinates, yet every theta needs its own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BatchNormMode = Literal["recalibrate", "frozen", "batch"]
+
+
+class _LocalBatchNorm(_BatchNorm):
+    """What a SyncBatchNorm becomes: its collectives would wait for ranks that compute something else."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+class BatchNorms:
+    """The batch-norm layers of a module, switched together between their three jobs.
+
+    Args:
+        module: the detached copy that is evaluated; its layers are changed in place.
+        original: the module it was copied from. A layer in eval mode inside a module in train mode was
+            frozen by its owner and keeps its statistics.
+        mode: see :class:`~lightning_landscape.surface.LossSurface`.
+    """
+
+    def __init__(self, module: nn.Module, original: nn.Module, mode: BatchNormMode) -> None:
+        self.mode = mode
+        self.layers: dict[str, _BatchNorm] = {}
+        frozen = {name for name, layer in original.named_modules() if original.training and not layer.training}
+        for name, layer in module.named_modules():
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None and name not in frozen:
+                if isinstance(layer, nn.SyncBatchNorm):
+                    layer.__class__ = _LocalBatchNorm  # type: ignore[assignment]
+                self.layers[name] = layer
+
+    @property
+    def needs_estimate(self) -> bool:
+        """Whether a pass over the batches has to come before each evaluation."""
+        return self.mode == "recalibrate" and bool(self.layers)
+
+    def estimate(self, count: int) -> None:
+        """Prepares for the ``count``-th batch of a pass that builds the cumulative average."""
+        for layer in self.layers.values():
+            layer.train()
+            layer.track_running_stats = True
+            layer.momentum = 1 / count  # a number of ours, because momentum=None would read a device counter
+
+    def evaluate(self) -> None:
+        """Prepares for an evaluation of E."""
+        self._use_statistics(of_batch=self.mode == "batch")
+
+    def step(self) -> None:
+        """Prepares for a gradient on one batch, normalised as in training unless frozen."""
+        self._use_statistics(of_batch=self.mode != "frozen")
+
+    def stacked(self, count: int) -> dict[str, Tensor]:
+        """``count`` copies of the running statistics by name, for a stack of points under vmap."""
+        return {
+            f"{name}.{key}": buffer.expand(count, *buffer.shape).clone()
+            for name, layer in self.layers.items()
+            for key, buffer in layer.named_buffers(recurse=False)
+        }
+
+    def _use_statistics(self, of_batch: bool) -> None:
+        for layer in self.layers.values():
+            layer.train(of_batch)
+            layer.track_running_stats = not of_batch  # False: batch statistics without touching the buffers

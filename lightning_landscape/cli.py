@@ -1,0 +1,50 @@
+"""The command line ``landscape fit|validate|test|predict --config FILE``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pytorch_lightning.cli import LightningCLI
+
+
+class LandscapeCLI(LightningCLI):
+    """A LightningCLI that closes a fit with the table of every connectivity check.
+
+    Model and data are chosen by ``class_path``, so a user's own classes work as they are. The resolved
+    configuration goes to ``resolved_<subcommand>.yaml`` in the run's folder, where ``validate`` does not
+    overwrite what ``fit`` wrote and nothing overwrites a ``config.yaml`` of the user's.
+    """
+
+    def before_instantiate_classes(self) -> None:
+        """Name the saved configuration after the subcommand."""
+        self.save_config_kwargs = {"config_filename": f"resolved_{self.subcommand}.yaml", "overwrite": True}
+
+    def after_fit(self) -> None:
+        """Print what each connectivity callback found, on rank zero."""
+        # Imported here so that `landscape --help` waits for neither matplotlib nor the path finders.
+        from rich.console import Console
+
+        from lightning_landscape.callbacks import LevelSetConnectivity
+
+        if self.trainer.is_global_zero:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # declared nowhere by Lightning
+                if isinstance(callback, LevelSetConnectivity):
+                    Console().print(callback.summary())
+
+
+def main(args: list[str] | None = None, prog: str = "landscape") -> None:
+    """Run the command line.
+
+    Args:
+        args: the arguments, by default those of the process.
+        prog: the name that usage and error messages give.
+
+    Raises:
+        SystemExit: with code 2 and the reason on stderr if an argument or the configuration is wrong.
+    """
+    # An installed script leaves out the working directory, where a user's own classes lie; `python -m` does not.
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    description = "Train with PyTorch Lightning and read the geometry of the loss."
+    LandscapeCLI(parser_kwargs={"prog": prog, "description": description}, args=args)

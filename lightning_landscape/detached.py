@@ -1,0 +1,113 @@
+"""A copy of a module that can be run without touching the original, its trainer, loggers or metrics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torchmetrics import Metric
+
+_COMPILED_METHODS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
+
+
+class DetachedTrainer:
+    """Stands in for the trainer of a detached module: the counters of the moment, and nothing else.
+
+    A loss may depend on ``current_epoch`` or ``global_step`` (an annealed weight, say), so that both are
+    kept; whatever else a step asks for would act on the user's run, and raises.
+
+    Raises:
+        AttributeError: on any other attribute, saying to pass ``loss_fn``.
+    """
+
+    global_rank = 0
+    local_rank = 0
+    is_global_zero = True
+    logger = None
+    loggers: tuple[()] = ()
+
+    def __init__(self, current_epoch: int = 0, global_step: int = 0) -> None:
+        self.current_epoch = current_epoch
+        self.global_step = global_step
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"the step asks for trainer.{name}, which a module copied off its trainer does not have: "
+            "pass loss_fn=lambda module, batch: <scalar mean loss>"
+        )
+
+
+def ignore(*args: Any, **kwargs: Any) -> None:
+    """Takes the place of ``log``, ``log_dict`` and ``print`` on a detached module."""
+
+
+def detached_copy(module: nn.Module) -> nn.Module:
+    """Deep copy of a module, off its trainer, uncompiled and with its logging silent.
+
+    The original is only read: no parameter, buffer, gradient, metric state or trainer attribute of it
+    changes, whatever is later done with the copy. Tensors with a graph that a step has stored on the
+    module (a list of losses, say) are copied without their graph.
+
+    Args:
+        module: any module; a ``torch.compile`` wrapper is copied as the module it wraps.
+
+    Example:
+        >>> original = nn.Linear(2, 1)
+        >>> twin = detached_copy(original)
+        >>> twin is not original and torch.equal(twin.weight, original.weight)
+        True
+    """
+    if isinstance(module, OptimizedModule):
+        module = module._orig_mod
+    # Under inference mode (trainer.validate) new tensors could never require a gradient.
+    with torch.inference_mode(False):
+        clone: nn.Module = copy.deepcopy(module, _without_graphs(module))
+    for child in clone.modules():
+        for name, grandchild in child.named_children():
+            if isinstance(grandchild, OptimizedModule):
+                setattr(child, name, grandchild._orig_mod)
+    source = module if isinstance(module, LightningModule) and module._trainer is not None else None
+    counters = (source.current_epoch, source.global_step) if source is not None else (0, 0)
+    for child in clone.modules():
+        if isinstance(child, LightningModule):
+            _silence(child, DetachedTrainer(*counters))
+    return clone
+
+
+def _silence(module: LightningModule, trainer: DetachedTrainer) -> None:
+    if module._compiler_ctx is not None:
+        # The compiled methods are attributes of the instance that stay bound to the original module.
+        for name in _COMPILED_METHODS:
+            module.__dict__.pop(name, None)
+        module._compiler_ctx = None
+    module._fabric = None
+    module._trainer = trainer  # type: ignore[assignment]
+    module.log = ignore  # type: ignore[method-assign]
+    module.log_dict = ignore  # type: ignore[method-assign]
+    module.print = ignore  # type: ignore[method-assign]
+
+
+def _without_graphs(module: nn.Module) -> dict[int, Any]:
+    """A memo for ``copy.deepcopy`` that maps every stored tensor with a graph to a detached clone."""
+    stored = (value for child in module.modules() for value in vars(child).values())
+    return {id(tensor): tensor.detach().clone() for tensor in _tensors(stored) if tensor.grad_fn is not None}
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def metrics_of(module: nn.Module) -> list[Metric]:
+    """The torchmetrics inside a module: their states grow when steps are run, and have to be reset."""
+    return [child for child in module.modules() if isinstance(child, Metric)]

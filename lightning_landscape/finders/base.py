@@ -1,0 +1,229 @@
+"""What every way of finding a path shares: the endpoints, the level, the budget and the final measurement."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_landscape.finders.chain import Chain, Segment
+from lightning_landscape.path import Connection, Path, Reason, Verdict
+from lightning_landscape.surface import LossSurface, Work
+
+# Called now and then with what is being done and how far that is, from 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend.
+
+    Work is counted, not timed, so that a search ends at the same place on every machine: its unit is one
+    training step (forward and backward of one point on one batch), a forward pass is a third of it. The
+    straight line and the final measurement are always made, and are counted too.
+
+    Args:
+        work: training steps, or ``None`` for no limit.
+        max_seconds: an extra brake on wall time, which makes results depend on the machine.
+
+    Raises:
+        ValueError: for a negative or NaN limit.
+
+    Example:
+        >>> Budget(work=100).work
+        100
+    """
+
+    work: float | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("work", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0 or None for no limit, got {value}")
+
+
+class Ledger:
+    """A budget being spent: what a surface has computed since the ledger was opened.
+
+    Args:
+        surface: the surface whose work is counted.
+        budget: the limits.
+    """
+
+    def __init__(self, surface: LossSurface, budget: Budget) -> None:
+        self._surface = surface
+        self._budget = budget
+        self._before = copy.copy(surface.work)
+        self._opened = time.perf_counter()
+
+    @property
+    def spent(self) -> Work:
+        """Work so far."""
+        return self._surface.work.since(self._before)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return time.perf_counter() - self._opened
+
+    @property
+    def remaining(self) -> float:
+        """Training steps left; 0 once the time is up, infinite without limits."""
+        limit = self._budget.max_seconds
+        if limit is not None and self.seconds >= limit:
+            return 0.0
+        return math.inf if self._budget.work is None else max(0.0, self._budget.work - self.spent.total)
+
+
+@dataclass
+class Search:
+    """One call of :meth:`PathFinder.connect`: what a finder reads, and spends.
+
+    Attributes:
+        surface: the loss surface.
+        level: the level u that the path has to stay below.
+        ledger: the budget.
+        line: the straight segment, sampled.
+        progress: told what is being done.
+    """
+
+    surface: LossSurface
+    level: float
+    ledger: Ledger
+    line: Segment
+    progress: Progress
+
+
+class PathFinder(ABC):
+    """Searches for a path between two points that stays below a level.
+
+    A subclass implements :meth:`search`; endpoints, level, straight line and the measurement of the result
+    are the same for all. A search is anytime: it returns the lowest path it has, whatever ended it.
+
+    Args:
+        margin: without an explicit level, u = max(E_a, E_b) + margin |max(E_a, E_b)|.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The
+            result is measured at spacing three times finer, and finer still around its largest points.
+
+    Raises:
+        ValueError: for arguments out of range.
+    """
+
+    def __init__(self, *, margin: float = 0.0, samples: int = 9) -> None:
+        if not margin >= 0 or math.isinf(margin):
+            raise ValueError(f"margin must be a number of at least 0, got {margin}")
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
+        self.margin = margin
+        self.samples = samples
+
+    @abstractmethod
+    def search(self, search: Search) -> tuple[Chain, Reason]:
+        """Looks for a chain below ``search.level``, starting from ``search.line``, which rises above it.
+
+        Returns:
+            The lowest chain found, sampled, and the reason that applies if it turns out to rise above the level.
+        """
+
+    def connect(
+        self,
+        surface: LossSurface,
+        theta_a: Tensor,
+        theta_b: Tensor,
+        level: float | None = None,
+        budget: Budget | None = None,
+        progress: Progress | None = None,
+    ) -> Connection:
+        """Searches for a path from ``theta_a`` to ``theta_b`` with ``E <= level``.
+
+        Args:
+            surface: the loss surface E.
+            theta_a: first endpoint, shape (P,).
+            theta_b: second endpoint, shape (P,).
+            level: the level u; ``None`` derives it from the endpoints and ``margin``.
+            budget: limits of the search; ``None`` is without limit.
+            progress: called with a description and a fraction while the search runs.
+
+        Returns:
+            The lowest path found with its measurements. ``verdict`` is ``connected`` iff the measured
+            height is at most ``level``. A level below an endpoint ends as ``not_found`` for the reason
+            ``endpoint``, a loss that is not finite at an endpoint for ``diverged``.
+
+        Raises:
+            ValueError: if the endpoints do not both have shape (P,), or ``level`` is NaN.
+        """
+        for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
+            if theta.shape != (surface.dimension,):
+                raise ValueError(
+                    f"{name} has shape {tuple(theta.shape)} and the surface has {surface.dimension} parameters: "
+                    "both endpoints must come from the architecture of the surface"
+                )
+        if level is not None and math.isnan(level):
+            raise ValueError("level is NaN: give a number, or None for the larger loss of the two endpoints")
+        origin = surface.point()
+        line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin))
+        chain = Chain([line], line.length, self.samples)
+        ledger = Ledger(surface, budget or Budget())
+        chain.sample(surface)
+        loss_a, loss_b = line.losses[0.0], line.losses[1.0]
+        if level is None:
+            largest = max(loss_a, loss_b)
+            level = largest + self.margin * abs(largest)
+        reason = Reason.DEPTH
+        if not (math.isfinite(loss_a) and math.isfinite(loss_b)):
+            reason = Reason.DIVERGED
+        elif max(loss_a, loss_b) > level:
+            reason = Reason.ENDPOINT
+        else:
+            if line.height <= level:
+                chain.refine(surface, level)
+            if not line.height <= level:
+                found, reason = self.search(Search(surface, level, ledger, line, progress or _quiet))
+                chain = min(chain, found, key=lambda candidate: _finite(candidate.height))
+        if chain.segments[0] is not line:
+            Chain([line], line.length, self.samples).refine(surface)
+        chain.refine(surface)
+        return _connection(chain, line, level, reason, ledger)
+
+
+def _connection(chain: Chain, line: Segment, level: float, reason: Reason, ledger: Ledger) -> Connection:
+    profile, linear = chain.profile(), Chain([line], line.length, 1).profile()
+    path = Path(chain.beads())
+    connected = profile.height <= level
+    spent = ledger.spent
+    return Connection(
+        verdict=Verdict.CONNECTED if connected else Verdict.NOT_FOUND,
+        reason=None if connected else reason,
+        path=path,
+        level=level,
+        loss_a=profile.loss[0],
+        loss_b=profile.loss[-1],
+        linear_height=linear.height,
+        linear_barrier=linear.barrier,
+        height=profile.height,
+        barrier=profile.barrier,
+        length=path.length,
+        normalized_length=path.normalized_length,
+        num_beads=path.num_beads,
+        gradient_steps=spent.gradient_steps,
+        loss_evaluations=spent.loss_evaluations,
+        work=spent.total,
+        seconds=ledger.seconds,
+        profile=profile,
+        linear_profile=linear,
+    )
+
+
+def _finite(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _quiet(description: str, fraction: float) -> None:
+    pass

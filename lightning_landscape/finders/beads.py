@@ -1,0 +1,146 @@
+"""Training of the beads of a string until they lie below a target loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_landscape.finders.base import Search
+from lightning_landscape.finders.chain import Segment
+from lightning_landscape.path import Reason
+
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+_JITTER = 1e-3  # first displacement of a bead, as a share of its segment's length
+_IMPROVEMENT = 0.99  # a check counts as progress when the loss fell below this share of the best
+_PATIENCE = 3  # checks without progress before the learning rate falls
+_DECAY = 0.3
+_DECAYS = 3  # falls of the learning rate before a bead gives up
+
+
+class Bead:
+    """A point that starts on a segment and moves in the hyperplane orthogonal to it.
+
+    Every path between the segment's ends crosses that hyperplane, so that nothing is lost by staying in
+    it, and a bead cannot slide back into the basin of either end.
+
+    Args:
+        segment: the segment that the bead will split.
+        t: where on it the bead starts.
+        noise: a random vector (P,): at a symmetric saddle the gradient has no component off the segment.
+        optimizer: makes the bead's optimiser.
+    """
+
+    def __init__(self, segment: Segment, t: float, noise: Tensor, optimizer: OptimizerFactory) -> None:
+        self.segment = segment
+        self._origin = segment.at(t)
+        self._axis = (segment.end - segment.start) / max(segment.length, torch.finfo(segment.start.dtype).tiny)
+        scale = _JITTER * segment.length / math.sqrt(noise.numel())
+        self.point = self._confined(self._origin + scale * noise)
+        self.best = self.point.clone()
+        self.loss = math.inf
+        self._optimizer = optimizer([self.point])
+        self._idle = 0
+        self._decays = 0
+        self.steps = 0
+
+    def step(self, gradients: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """One optimiser step; ``gradients`` yields (loss, gradient) at the point, anew for each call."""
+
+        def closure() -> Tensor:
+            loss, self.point.grad = next(gradients)
+            return loss
+
+        self._optimizer.step(closure)  # type: ignore[arg-type]
+        self.point.copy_(self._confined(self.point))
+        self.steps += 1
+
+    def record(self, loss: float) -> None:
+        """Takes note of E at the point: keeps the best, and lowers the learning rate where it stalls."""
+        improved = loss < self.loss - (1 - _IMPROVEMENT) * abs(self.loss) if math.isfinite(self.loss) else True
+        if loss < self.loss:
+            self.loss = loss
+            self.best.copy_(self.point)
+        self._idle = 0 if improved else self._idle + 1
+        if self._idle >= _PATIENCE:
+            self._idle = 0
+            self._decays += 1
+            for group in self._optimizer.param_groups:
+                group["lr"] *= _DECAY
+
+    @property
+    def stuck(self) -> bool:
+        """Whether falling learning rates no longer help."""
+        return self._decays > _DECAYS
+
+    def split(self) -> list[Segment]:
+        """The two segments that the bead makes of its own."""
+        first, last = self.segment.losses[0.0], self.segment.losses[1.0]
+        return [
+            Segment(self.segment.start, self.best, {0.0: first, 1.0: self.loss}),
+            Segment(self.best, self.segment.end, {0.0: self.loss, 1.0: last}),
+        ]
+
+    def _confined(self, point: Tensor) -> Tensor:
+        return point - torch.dot(point - self._origin, self._axis) * self._axis
+
+
+def train_beads(
+    search: Search, beads: list[Bead], target: float, max_steps: int, stream: Iterator[Any]
+) -> Reason | None:
+    """Trains all beads together until each has E <= ``target`` on the probe set.
+
+    Args:
+        search: the running search.
+        beads: the beads, changed in place.
+        target: the loss to reach.
+        max_steps: steps that one bead may take.
+        stream: training batches without end.
+
+    Returns:
+        ``None`` when every bead lies below the level, otherwise what stopped the worst of them.
+    """
+    surface = search.surface
+    # A check of E costs a third of a step and bead for each batch: keep that to about a third of the steps.
+    pause = max(5, surface.evaluation_passes)
+    active = beads
+    start = math.nan
+    while active:
+        values = surface.losses(torch.stack([bead.point for bead in active])).tolist()
+        for bead, value in zip(active, values, strict=True):
+            if not math.isfinite(value):
+                return Reason.DIVERGED
+            bead.record(value)
+        worst = max(bead.loss for bead in beads)
+        start = worst if math.isnan(start) else start
+        search.progress(f"{len(beads)} beads, loss {worst:.4g}, target {target:.4g}", _share(start, worst, target))
+        active = [bead for bead in active if bead.loss > target and not bead.stuck and bead.steps < max_steps]
+        affordable = search.ledger.remaining / max(1, len(active))
+        if affordable < 1:
+            break
+        for _ in range(int(min(pause, affordable)) if active else 0):
+            batch = next(stream)
+            losses, gradients = surface.gradients(torch.stack([bead.point for bead in active]), batch)
+            for bead, loss, gradient in zip(active, losses, gradients, strict=True):
+                bead.step(_first_then_fresh(search, bead, batch, loss, gradient))
+    if all(bead.loss <= search.level for bead in beads):
+        return None
+    return Reason.BUDGET if active else Reason.BEAD
+
+
+def _first_then_fresh(
+    search: Search, bead: Bead, batch: Any, loss: Tensor, gradient: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    # Most optimisers ask once; LBFGS asks again at points it tries.
+    yield loss, gradient
+    while True:
+        losses, gradients = search.surface.gradients(bead.point[None], batch)
+        yield losses[0], gradients[0]
+
+
+def _share(start: float, now: float, target: float) -> float:
+    return min(1.0, (start - now) / (start - target)) if start > target else 1.0

@@ -1,0 +1,148 @@
+"""Segments with the losses measured on them, so that nothing is measured twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from lightning_landscape.path import Profile, distance
+from lightning_landscape.surface import LossSurface
+
+_POINT_BYTES = 2**28  # memory for points that wait to be evaluated
+_FINER = 3  # how much finer the result is measured than the search samples
+_PEAKS = 3  # local maxima of a segment that are looked at closely
+_ROUNDS = 2  # halvings of the grid around them
+
+
+class Segment:
+    """The straight segment from ``start`` to ``end``, and E at the parameters t in [0, 1] sampled so far.
+
+    Args:
+        start: first end, shape (P,).
+        end: second end, shape (P,).
+        losses: known losses by t.
+    """
+
+    def __init__(self, start: Tensor, end: Tensor, losses: dict[float, float] | None = None) -> None:
+        self.start = start
+        self.end = end
+        self.losses = losses if losses is not None else {}
+        self.length = distance(start, end)
+
+    def at(self, t: float) -> Tensor:
+        """The point (1 - t) start + t end."""
+        return torch.lerp(self.start, self.end, t)
+
+    @property
+    def height(self) -> float:
+        """Largest loss sampled; NaN as soon as one is NaN."""
+        values = self.losses.values()
+        return math.nan if any(math.isnan(value) for value in values) else max(values)
+
+    @property
+    def highest(self) -> float:
+        """The t strictly between the ends with the largest loss sampled; a NaN counts as the largest."""
+        inner = {t: math.inf if math.isnan(loss) else loss for t, loss in self.losses.items() if 0 < t < 1}
+        return max(inner, key=lambda t: inner[t])
+
+    def peaks(self) -> list[float]:
+        """The t of the highest few local maxima among the samples."""
+        order = sorted(self.losses)
+        values = [self.losses[t] for t in order]
+        padded = [-math.inf, *values, -math.inf]
+        tops = [i for i in range(len(values)) if padded[i] <= padded[i + 1] >= padded[i + 2]]
+        return [order[i] for i in sorted(tops, key=lambda i: -values[i])[:_PEAKS]]
+
+    def between(self, t: float) -> list[float]:
+        """The midpoints between ``t`` and its neighbours among the samples."""
+        order = sorted(self.losses)
+        place = order.index(t)
+        return [(t + order[i]) / 2 for i in (place - 1, place + 1) if 0 <= i < len(order)]
+
+
+def measure(surface: LossSurface, wanted: Iterable[tuple[Segment, Sequence[float]]]) -> None:
+    """Evaluates E at every t that a segment lacks, many points at a time."""
+    missing = [(segment, t) for segment, ts in wanted for t in ts if t not in segment.losses]
+    chunk = max(1, _POINT_BYTES // (8 * surface.dimension))
+    for begin in range(0, len(missing), chunk):
+        part = missing[begin : begin + chunk]
+        values = surface.losses(torch.stack([segment.at(t) for segment, t in part])).tolist()
+        for (segment, t), value in zip(part, values, strict=True):
+            segment.losses[t] = value
+
+
+class Chain:
+    """A path as a list of segments, sampled at a spacing given by a reference length.
+
+    Args:
+        segments: consecutive segments.
+        scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
+        samples: see ``scale``; a shorter segment gets fewer, and always at least three.
+    """
+
+    def __init__(self, segments: list[Segment], scale: float, samples: int) -> None:
+        self.segments = segments
+        self.scale = scale
+        self.samples = samples
+
+    @property
+    def height(self) -> float:
+        """Largest loss sampled; NaN as soon as one is NaN."""
+        heights = [segment.height for segment in self.segments]
+        return math.nan if any(math.isnan(height) for height in heights) else max(heights)
+
+    @property
+    def length(self) -> float:
+        """Arc length."""
+        return sum(segment.length for segment in self.segments)
+
+    def with_segments(self, segments: list[Segment]) -> Chain:
+        """Another chain at the same spacing."""
+        return Chain(segments, self.scale, self.samples)
+
+    def sample(self, surface: LossSurface) -> None:
+        """Fills every segment up to the spacing of the search, ends included."""
+        measure(surface, ((segment, self._grid(segment, 1)) for segment in self.segments))
+
+    def refine(self, surface: LossSurface, level: float = math.inf) -> None:
+        """Measures three times finer, then halves the spacing around the highest points.
+
+        Segments that are found above ``level`` are left at once: what they need is a new bead.
+        """
+        self.sample(surface)
+        rest = [segment for segment in self.segments if segment.height <= level]
+        measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
+        for _ in range(_ROUNDS):
+            rest = [segment for segment in rest if segment.height <= level]
+            near = ([t for peak in segment.peaks() for t in segment.between(peak)] for segment in rest)
+            measure(surface, zip(rest, near, strict=True))
+
+    def profile(self) -> Profile:
+        """All that was measured, by arc length."""
+        total = self.length
+        starts = [0.0, *accumulate(segment.length for segment in self.segments)]
+        t: list[float] = []
+        loss: list[float] = []
+        for start, segment in zip(starts, self.segments, strict=False):
+            for where in sorted(segment.losses):
+                if where == 0.0 and t:
+                    continue  # the end of the segment before
+                t.append((start + where * segment.length) / total if total else where)
+                loss.append(segment.losses[where])
+        t[-1] = 1.0
+        return Profile(tuple(t), tuple(loss))
+
+    def beads(self) -> Tensor:
+        """The corners, endpoints included, shape (K, P)."""
+        return torch.stack([self.segments[0].start, *(segment.end for segment in self.segments)])
+
+    def _grid(self, segment: Segment, finer: int) -> list[float]:
+        inner = (
+            self.samples + 1 if not self.scale else math.ceil((self.samples + 1) * segment.length / self.scale - 1e-9)
+        )
+        steps = finer * max(4, inner)
+        return [i / steps for i in range(steps + 1)]

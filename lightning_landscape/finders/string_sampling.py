@@ -1,0 +1,128 @@
+"""Dynamic String Sampling (Freeman & Bruna 2017)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+
+from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.finders.beads import Bead, OptimizerFactory, train_beads
+from lightning_landscape.finders.chain import Chain
+from lightning_landscape.finders.shorten import shorten
+from lightning_landscape.path import Reason
+
+_STEP = 0.05  # default step of Adam, as a share of the root mean square difference of a coordinate
+
+
+class DynamicStringSampling(PathFinder):
+    """Splits segments that rise above the level, and trains the new beads below it.
+
+    Where E on a segment exceeds the level u, a bead starts at the maximum (or the middle) and is trained
+    by stochastic gradients until E <= ``alpha`` u; both halves are then treated alike, all open
+    segments of a level of the recursion at once, until the whole path is verified or a limit is met
+    (Freeman & Bruna 2017, Algorithm 1). Three things differ from the published algorithm: nothing is
+    accepted above u, the result is verified on a finer grid and split again where that fails, and a bead
+    stays in the hyperplane orthogonal to its segment, which every path between the ends must cross.
+
+    Args:
+        alpha: beads are trained until E <= u - (1 - alpha) |u|.
+        max_depth: levels of the recursion; at most 2^max_depth - 1 beads.
+        max_bead_steps: optimiser steps that one bead may take.
+        split: start beads at the highest sampled point, or in the middle.
+        optimizer: makes the optimiser of a bead from its parameters, any of torch's; ``None``: Adam with
+            a step of 0.05 times the root mean square coordinate difference of the segment's ends.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
+        samples: likewise.
+        seed: of the beads' first displacement, off symmetric saddles.
+
+    Raises:
+        ValueError: for arguments out of range.
+
+    Example:
+        >>> from lightning_landscape import LossSurface
+        >>> ring = torch.nn.Linear(2, 1, bias=False)  # minima on the unit circle, a hill in the middle
+        >>> surface = LossSurface(ring, [None], loss_fn=lambda module, batch: (module.weight.norm() - 1) ** 2)
+        >>> found = DynamicStringSampling().connect(
+        ...     surface, torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0]), level=0.1)
+        >>> str(found.verdict), 1.0 < found.normalized_length < 1.5
+        ('connected', True)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.95,
+        max_depth: int = 10,
+        max_bead_steps: int = 1000,
+        split: Literal["argmax", "midpoint"] = "argmax",
+        optimizer: OptimizerFactory | None = None,
+        shorten: int = 4,
+        margin: float = 0.0,
+        samples: int = 9,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(margin=margin, samples=samples)
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
+        for name, value, least in (
+            ("max_depth", max_depth, 1),
+            ("max_bead_steps", max_bead_steps, 1),
+            ("shorten", shorten, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if split not in ("argmax", "midpoint"):
+            raise ValueError(f"split must be 'argmax' or 'midpoint', got {split!r}")
+        self.alpha = alpha
+        self.max_depth = max_depth
+        self.max_bead_steps = max_bead_steps
+        self.split = split
+        self.optimizer = optimizer
+        self.shorten = shorten
+        self.seed = seed
+
+    def search(self, search: Search) -> tuple[Chain, Reason]:
+        """Adds beads level by level; see the class."""
+        chain = best = Chain([search.line], search.line.length, self.samples)
+        stream = search.surface.training_stream()
+        generator = torch.Generator().manual_seed(self.seed)
+        target = search.level - (1 - self.alpha) * abs(search.level)
+        for depth in range(self.max_depth):
+            rising = [segment for segment in chain.segments if not segment.height <= search.level]
+            beads = {
+                segment: Bead(
+                    segment,
+                    segment.highest if self.split == "argmax" else 0.5,
+                    torch.randn(search.surface.dimension, generator=generator).to(segment.start),
+                    self.optimizer or _adam(segment.length / math.sqrt(search.surface.dimension)),
+                )
+                for segment in rising
+            }
+            search.progress(f"depth {depth + 1}: {len(beads)} new beads", 0.0)
+            failure = train_beads(search, list(beads.values()), target, self.max_bead_steps, stream)
+            if failure is Reason.DIVERGED:
+                return best, failure
+            chain = chain.with_segments(
+                [
+                    part
+                    for segment in chain.segments
+                    for part in (beads[segment].split() if segment in beads else [segment])
+                ]
+            )
+            chain.sample(search.surface)
+            if chain.height <= search.level:
+                chain.refine(search.surface, search.level)
+            if chain.height < best.height or math.isnan(best.height):
+                best = chain
+            if chain.height <= search.level:
+                return shorten(search, chain, self.shorten), Reason.DEPTH
+            if failure is not None:
+                return best, failure
+        return best, Reason.DEPTH
+
+
+def _adam(scale: float) -> OptimizerFactory:
+    return lambda points: torch.optim.Adam(points, lr=_STEP * scale)

@@ -1,0 +1,295 @@
+"""Piecewise linear paths between two parameter vectors, and what is known about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Verdict(StrEnum):
+    """Outcome of a search for a path below a level.
+
+    ``not_found`` never proves that two points are disconnected: it says that this search, with this
+    budget, did not find a path.
+
+    Example:
+        >>> Verdict.CONNECTED == "connected"
+        True
+    """
+
+    CONNECTED = "connected"
+    NOT_FOUND = "not_found"
+
+
+class Reason(StrEnum):
+    """Why a search ended without a path below the level."""
+
+    ENDPOINT = "endpoint"  # an endpoint lies above the level, so no path from it can stay below
+    DEPTH = "depth"  # segments still rose above the level at the depth limit
+    BEAD = "bead"  # a bead could not be trained below the level
+    BUDGET = "budget"  # the work or the time was spent
+    DIVERGED = "diverged"  # a loss was NaN or infinite
+    ERROR = "error"  # the check itself failed; the row carries the message
+
+
+class Profile(NamedTuple):
+    """Losses along a path: ``t`` in [0, 1] by arc length, increasing, and ``loss`` at each t."""
+
+    t: tuple[float, ...]
+    loss: tuple[float, ...]
+
+    @property
+    def height(self) -> float:
+        """Largest loss of the profile; NaN as soon as one loss is NaN."""
+        return math.nan if any(math.isnan(value) for value in self.loss) else max(self.loss)
+
+    @property
+    def barrier(self) -> float:
+        """``max_t [ loss(t) - (1 - t) loss(0) - t loss(1) ]`` (Entezari et al. 2022, Eq. 1).
+
+        Example:
+            >>> Profile((0.0, 0.5, 1.0), (1.0, 4.0, 2.0)).barrier
+            2.5
+        """
+        first, last = self.loss[0], self.loss[-1]
+        excess = [loss - ((1 - t) * first + t * last) for t, loss in zip(self.t, self.loss, strict=True)]
+        return math.nan if any(math.isnan(value) for value in excess) else max(excess)
+
+
+class Path:
+    """A piecewise linear path through K beads, endpoints included.
+
+    Arc length is measured by the Euclidean norm of the flat parameter vector, and t in [0, 1] is
+    arc length divided by the whole length.
+
+    Args:
+        beads: tensor (K, P) with K >= 2; the first and last rows are the endpoints.
+
+    Raises:
+        ValueError: if ``beads`` is not a matrix with at least two rows.
+
+    Example:
+        >>> path = Path(torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]]))
+        >>> path.length, path.normalized_length, path.num_beads
+        (7.0, 1.4, 1)
+        >>> path(0.5)
+        tensor([3.0000, 0.5000])
+    """
+
+    def __init__(self, beads: Tensor) -> None:
+        if beads.ndim != 2 or beads.shape[0] < 2:
+            raise ValueError(f"beads must have shape (K, P) with K >= 2, got {tuple(beads.shape)}")
+        self.beads = beads.detach()
+
+    @classmethod
+    def straight(cls, theta_a: Tensor, theta_b: Tensor) -> Path:
+        """The segment from ``theta_a`` to ``theta_b``, both of shape (P,)."""
+        return cls(torch.stack([theta_a, theta_b]))
+
+    def __repr__(self) -> str:
+        beads, parameters = self.beads.shape
+        return f"Path(beads={beads}, parameters={parameters}, length={self.length:.6g})"
+
+    @property
+    def num_beads(self) -> int:
+        """Number of interior beads, K - 2: a straight line has none."""
+        return self.beads.shape[0] - 2
+
+    @property
+    def segment_lengths(self) -> Tensor:
+        """Euclidean lengths of the K - 1 segments, float64 on the CPU."""
+        # Row by row, so that no second (K, P) tensor is made for large models.
+        pairs = zip(self.beads[:-1], self.beads[1:], strict=True)
+        return torch.tensor([distance(start, end) for start, end in pairs], dtype=torch.float64)
+
+    @property
+    def length(self) -> float:
+        """Arc length, the sum of the segment lengths."""
+        return float(self.segment_lengths.sum())
+
+    @property
+    def normalized_length(self) -> float:
+        """Arc length / ||theta_a - theta_b|| (Freeman & Bruna 2017, Sec. 3.1), at least 1.
+
+        Identical endpoints give 1 for a path that stays there and infinity for a loop.
+        """
+        chord = distance(self.beads[0], self.beads[-1])
+        length = self.length
+        if chord == 0.0:
+            return 1.0 if length == 0.0 else math.inf
+        return max(1.0, length / chord)
+
+    @property
+    def knots(self) -> Tensor:
+        """The parameter t of each bead, shape (K,), float64 on the CPU, from 0 to 1."""
+        lengths = self.segment_lengths
+        total = lengths.sum()
+        if total == 0:
+            return torch.linspace(0.0, 1.0, len(lengths) + 1, dtype=torch.float64)
+        t = torch.cat([torch.zeros(1, dtype=torch.float64), lengths.cumsum(0) / total])
+        t[-1] = 1.0
+        return t
+
+    def __call__(self, t: float | Sequence[float] | Tensor) -> Tensor:
+        """Points at arc-length parameters ``t``.
+
+        Args:
+            t: one number, or n of them, in [0, 1].
+
+        Returns:
+            Tensor (P,) for a number and (n, P) for a sequence. Endpoints and beads are returned exactly.
+
+        Raises:
+            ValueError: if a value lies outside [0, 1].
+        """
+        where = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+        if where.numel() and not bool(((where >= 0) & (where <= 1)).all()):
+            raise ValueError(f"t must lie in [0, 1], got values from {where.min():g} to {where.max():g}")
+        knots = self.knots
+        flat = where.reshape(-1)
+        segment = torch.searchsorted(knots, flat, right=True).clamp(1, len(knots) - 1) - 1
+        width = (knots[segment + 1] - knots[segment]).clamp_min(torch.finfo(torch.float64).tiny)
+        weight = ((flat - knots[segment]) / width).to(self.beads)
+        segment = segment.to(self.beads.device)
+        points = torch.lerp(self.beads[segment], self.beads[segment + 1], weight[:, None])
+        return points[0] if where.ndim == 0 else points.reshape(*where.shape, -1)
+
+    def reversed(self) -> Path:
+        """The same path walked from its end to its start."""
+        return Path(self.beads.flip(0))
+
+    def resample(self, num_points: int) -> Path:
+        """A path through ``num_points`` points at equal steps of arc length, endpoints kept."""
+        return Path(self(torch.linspace(0.0, 1.0, num_points, dtype=torch.float64)))
+
+
+def distance(start: Tensor, end: Tensor) -> float:
+    """Euclidean distance of two flat vectors."""
+    return float(torch.linalg.vector_norm(end - start, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What a search for a path between two points found.
+
+    ``height`` is an upper bound of the minimax value ``min_path max_t E(path(t))`` and is the
+    informative number; ``verdict`` only compares it with ``level``. All of the measured figures come
+    from ``profile``, a grid on the returned path that is finer than the one the search used.
+
+    Attributes:
+        verdict: ``connected`` iff ``height <= level``.
+        reason: why no path was found, ``None`` when connected.
+        path: the lowest path found; ``None`` for a row read back from a file.
+        level: the level u that the height is compared with.
+        loss_a, loss_b: E at the endpoints.
+        linear_height, linear_barrier: height and barrier of the straight segment.
+        height, barrier: max of E along the path; the same less the linear interpolation of the end losses.
+        length, normalized_length: arc length; arc length / ||theta_a - theta_b||, at least 1.
+        num_beads: interior beads of the path, 0 for the straight line.
+        gradient_steps: forward-and-backward passes, each of one bead on one batch.
+        loss_evaluations: evaluations of E, each over the whole probe set.
+        work: cost in training steps: gradient steps plus a third of every forward pass on a batch.
+        seconds: wall time.
+        profile, linear_profile: (t, loss) along the path and along the straight segment.
+        message: the error's text for ``reason == "error"``.
+    """
+
+    verdict: Verdict
+    reason: Reason | None
+    path: Path | None = field(repr=False, compare=False)
+    level: float
+    loss_a: float
+    loss_b: float
+    linear_height: float
+    linear_barrier: float
+    height: float
+    barrier: float
+    length: float
+    normalized_length: float
+    num_beads: int
+    gradient_steps: int
+    loss_evaluations: int
+    work: float
+    seconds: float
+    profile: Profile = field(repr=False)
+    linear_profile: Profile = field(repr=False)
+    message: str | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the verdict is ``connected``."""
+        return self.verdict is Verdict.CONNECTED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON without the path; a number that is not finite becomes ``None``."""
+        row = asdict(replace(self, path=None))
+        del row["path"]
+        row["profile"] = self.profile._asdict()
+        row["linear_profile"] = self.linear_profile._asdict()
+        return {key: _plain(value) for key, value in row.items()}
+
+    @classmethod
+    def failed(cls, error: Exception) -> Connection:
+        """What stands for a search that raised: nothing measured, ``not_found``, and the error's text.
+
+        Example:
+            >>> Connection.failed(OSError("disk full")).message
+            'OSError: disk full'
+        """
+        unknown = math.nan
+        return cls(
+            verdict=Verdict.NOT_FOUND,
+            reason=Reason.ERROR,
+            path=None,
+            level=unknown,
+            loss_a=unknown,
+            loss_b=unknown,
+            linear_height=unknown,
+            linear_barrier=unknown,
+            height=unknown,
+            barrier=unknown,
+            length=unknown,
+            normalized_length=unknown,
+            num_beads=0,
+            gradient_steps=0,
+            loss_evaluations=0,
+            work=0.0,
+            seconds=0.0,
+            profile=Profile((), ()),
+            linear_profile=Profile((), ()),
+            message=f"{type(error).__name__}: {error}",
+        )
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Connection:
+        """The inverse of :meth:`to_dict`; unknown keys are ignored and ``path`` is ``None``.
+
+        Raises:
+            KeyError: if a field is missing.
+        """
+        known = {name: row[name] for name in cls.__dataclass_fields__ if name != "path"}
+        for name, value in known.items():
+            if value is None and name not in ("reason", "message"):
+                known[name] = math.nan
+        for name in ("profile", "linear_profile"):
+            t, loss = row[name]["t"], row[name]["loss"]
+            known[name] = Profile(tuple(t), tuple(math.nan if value is None else value for value in loss))
+        known["verdict"] = Verdict(row["verdict"])
+        known["reason"] = Reason(row["reason"]) if row["reason"] else None
+        return cls(path=None, **known)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

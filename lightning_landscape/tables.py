@@ -1,0 +1,63 @@
+"""The table of checks that closes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lightning_landscape.path import Reason, Verdict
+
+
+def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a check: epoch, level, linear height, height, verdict, beads, normalised length, seconds.
+
+    Args:
+        rows: rows of ``checks.jsonl``; ``None``, a number that was not finite or not measured, is a dash.
+
+    Returns:
+        A table that fits 80 columns; losses have four significant digits.
+
+    Example:
+        >>> row = {"epoch": 4, "level": 0.11, "linear_height": 2.3, "height": 0.108, "verdict": "not_found",
+        ...        "reason": "budget", "num_beads": 3, "normalized_length": 1.32, "seconds": 12.34}
+        >>> table = check_table([row])
+        >>> [str(cell) for column in table.columns for cell in column.cells]
+        ['4', '0.11', '2.3', '0.108', 'not_found (budget)', '3', '1.320', '12.3']
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in ("epoch", "level", "linear\nheight", "height", "verdict", "beads", "normalised\nlength", "seconds"):
+        if header == "verdict":
+            # Room for the longest reason in brackets, so that a narrow terminal wraps between words.
+            table.add_column(header, vertical="bottom", min_width=len("(diverged)"))
+        else:
+            table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            _number(row["epoch"], "d"),
+            _number(row["level"], ".4g"),
+            _number(row["linear_height"], ".4g"),
+            _number(row["height"], ".4g"),
+            _verdict(row),
+            _number(row["num_beads"], "d"),
+            _number(row["normalized_length"], ".3f"),
+            _number(row["seconds"], ".1f"),
+        )
+    if any(row["verdict"] != Verdict.CONNECTED for row in rows):
+        table.caption = "not_found: this search found no path; it never proves that there is none"
+        table.caption_justify = "left"
+    return table
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _verdict(row: Mapping[str, Any]) -> Text:
+    if row["verdict"] == Verdict.CONNECTED:
+        return Text("connected", style="green")
+    style = "red" if row["reason"] == Reason.ERROR else "yellow"
+    return Text(f"{row['verdict']} ({row['reason']})", style=style)

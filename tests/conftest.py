@@ -1,0 +1,55 @@
+"""Settings and fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+# Libraries read these when they are imported, here and in the processes that tests start.
+os.environ.update(MPLBACKEND="Agg", WANDB_MODE="offline", WANDB_SILENT="true", OMP_NUM_THREADS="1")
+
+import numpy as np
+import pytest
+import pytorch_lightning
+import torch
+import wandb
+
+torch.set_num_threads(1)
+for library in (pytorch_lightning.__name__, "lightning_fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same global random state, whichever tests run before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_wandb_run() -> Iterator[None]:
+    """End a run that the test left open: WandbLogger would reuse it in the next test."""
+    yield
+    if wandb.run is not None:
+        wandb.finish()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real data: LANDSCAPE_DATA, by default ../shared/data beside the repository."""
+    root = Path(os.environ.get("LANDSCAPE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"real data needs LANDSCAPE_DATA or {REPOSITORY.parent / 'shared' / 'data'}; {root} is no folder")
+    return root

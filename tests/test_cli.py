@@ -1,0 +1,212 @@
+"""The command line: a user's own classes, every subcommand, what it saves, and its answers to mistakes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from lightning_landscape.callbacks import LevelSetConnectivity
+from lightning_landscape.cli import LandscapeCLI, main
+
+# A model that knows nothing of this package, in a module that lies only in the working directory.
+OWN_MODULE = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Line(LightningModule):
+    def __init__(self, slope: float):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor([slope]))
+
+    def training_step(self, batch, batch_idx):
+        return (self.slope * batch[0]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("slope", self.slope.detach())
+
+    test_step = validation_step
+
+    def predict_step(self, batch, batch_idx):
+        return self.slope * batch[0]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+class Ones(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=2)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+"""
+CONFIG = """
+seed_everything: 1
+model: {class_path: own_classes.Line, init_args: {slope: 2.0}}
+data: own_classes.Ones
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of a user: own_classes.py and config.yaml."""
+    (tmp_path / "own_classes.py").write_text(OWN_MODULE)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    # What main adds to the path, and what it imports from there, ends with the test.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["landscape"])
+    monkeypatch.delitem(sys.modules, "own_classes", raising=False)
+    return tmp_path
+
+
+def python(*arguments: str, cwd: Path, repository: Path) -> subprocess.CompletedProcess[str]:
+    """A new interpreter that finds the package, installed or not."""
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_fit_trains_own_classes_and_saves_what_it_ran(project: Path) -> None:
+    main(["fit", "--config", "config.yaml"])
+    assert len(list(project.glob("checkpoints/*.ckpt"))) == 1
+    resolved = yaml.safe_load((project / "resolved_fit.yaml").read_text())
+    assert resolved["seed_everything"] == 1
+    assert resolved["model"] == {"class_path": "own_classes.Line", "init_args": {"slope": 2.0}}
+    assert resolved["trainer"]["max_epochs"] == 1
+
+
+def test_saved_configuration_runs_again_and_is_saved_again(project: Path) -> None:
+    main(["fit", "--config", "config.yaml", "--model.slope", "3.0"])
+    first = (project / "resolved_fit.yaml").read_text()
+    main(["fit", "--config", "resolved_fit.yaml"])
+    assert (project / "resolved_fit.yaml").read_text() == first
+    assert yaml.safe_load(first)["model"]["init_args"]["slope"] == 3.0
+
+
+def test_no_run_touches_the_configuration_of_the_user(project: Path) -> None:
+    main(["fit", "--config", "config.yaml"])
+    assert (project / "config.yaml").read_text() == CONFIG
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_evaluation_reads_the_checkpoint_and_leaves_the_record_of_fit(
+    subcommand: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", "--config", "config.yaml"])
+    fitted = (project / "resolved_fit.yaml").read_text()
+    (checkpoint,) = project.glob("checkpoints/*.ckpt")
+    capsys.readouterr()
+    main([subcommand, "--config", "config.yaml", "--trainer.max_epochs", "7", "--ckpt_path", str(checkpoint)])
+    # Two steps down the square of the slope at rate 0.1 leave 2 * 0.8 ** 2 = 1.28, in float32.
+    assert "1.27999" in capsys.readouterr().out
+    assert (project / "resolved_fit.yaml").read_text() == fitted
+    assert yaml.safe_load((project / f"resolved_{subcommand}.yaml").read_text())["trainer"]["max_epochs"] == 7
+
+
+def test_predict_runs(project: Path) -> None:
+    main(["predict", "--config", "config.yaml"])
+    assert (project / "resolved_predict.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--config", "config.yaml", "--model", "own_classes.Curve"], "'own_classes' has no attribute 'Curve'"),
+        (["fit", "--config", "config.yaml", "--model", "nowhere.Line"], "No module named 'nowhere'"),
+        (["fit", "--config", "config.yaml", "--model", "own_classes.Ones"], "own_classes.Ones"),
+        (["fit", "--config", "config.yaml", "--model.slope", "steep"], "steep"),
+        (["fit", "--config", "config.yaml", "--trainer.epochs", "3"], "--trainer.epochs"),
+        (["fit", "--config", "config.yaml", "--trainer.callbacks", "Unheard"], "Unheard"),
+        (["fit", "--config", "missing.yaml"], "missing.yaml"),
+        (["fit"], "model"),
+        (["train"], "train"),
+        ([], "subcommand"),
+    ],
+)
+def test_a_mistake_ends_with_code_2_and_names_it(
+    arguments: list[str], message: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: landscape ")
+    assert message in error.partition("\nerror: ")[2]
+    assert not (project / "resolved_fit.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("optimiser: adam", "optimiser"), ("trainer: {max_epoch: 1}", "max_epoch"), ("model: [", "config")],
+)
+def test_a_mistake_in_the_file_ends_with_code_2_and_names_it(
+    line: str, message: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "wrong.yaml").write_text(line)
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", "config.yaml", "--config", "wrong.yaml"])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.partition("\nerror: ")[2]
+
+
+class Closing(LevelSetConnectivity):
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def summary(self) -> str:
+        return self.words
+
+
+@pytest.mark.parametrize(("rank_zero", "printed"), [(True, "first\nsecond\n"), (False, "")])
+def test_fit_closes_with_every_summary_on_rank_zero_alone(
+    rank_zero: bool, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = SimpleNamespace(is_global_zero=rank_zero, callbacks=[Closing("first"), object(), Closing("second")])
+    LandscapeCLI.after_fit(SimpleNamespace(trainer=trainer))
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.slow
+def test_module_finds_classes_of_the_working_directory(project: Path, repository: Path) -> None:
+    done = python("-m", "lightning_landscape", "fit", "--config", "config.yaml", cwd=project, repository=repository)
+    assert done.returncode == 0, done.stderr
+    assert (project / "resolved_fit.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_module_names_itself_in_usage(project: Path, repository: Path) -> None:
+    done = python("-m", "lightning_landscape", "--help", cwd=project, repository=repository)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: python -m lightning_landscape ")
+    assert "{fit,validate,test,predict}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("safe_path", [False, True])
+def test_installed_script_finds_classes_of_the_working_directory_unless_python_is_told_not_to(
+    safe_path: bool, project: Path, repository: Path
+) -> None:
+    scripts = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["scripts"]
+    assert EntryPoint("landscape", scripts["landscape"], "console_scripts").load() is main
+    script = project / "bin" / "landscape"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom lightning_landscape.cli import main\nsys.exit(main())\n")
+    options = ["-P"] if safe_path else []
+    done = python(*options, str(script), "fit", "--config", "config.yaml", cwd=project, repository=repository)
+    assert done.returncode == (2 if safe_path else 0), done.stderr
+    assert (project / "resolved_fit.yaml").is_file() != safe_path
+    assert ("No module named 'own_classes'" in done.stderr) == safe_path
