@@ -22,31 +22,19 @@ from lightning_landscape.callbacks.folders import resolve_folder
 from lightning_landscape.callbacks.pairings import First, Lagged, Pairing, Partner, Reference
 from lightning_landscape.callbacks.probe import TrainingData
 from lightning_landscape.callbacks.progress import check_progress
+from lightning_landscape.callbacks.publishing import METRICS, publish, scalars_of
 from lightning_landscape.callbacks.ranks import on_rank_zero
 from lightning_landscape.callbacks.rng import isolated_rng
 from lightning_landscape.callbacks.strategies import require_replicated_weights
 from lightning_landscape.callbacks.twin import Reinitialize, Twin
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
-from lightning_landscape.loggers import report
 from lightning_landscape.objective import LossFunction
-from lightning_landscape.path import Connection, Reason, Verdict
-from lightning_landscape.plots import history_figure, profile_figure, save_figure
+from lightning_landscape.path import Connection, Reason
 from lightning_landscape.snapshots import SnapshotStore, checked_name
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.tables import check_table
 
 _PAIRS = ("lagged", "first", "reference", "twin")
-# What is logged, and the field of a Connection that it comes from.
-_METRICS = (
-    "connected",
-    "height",
-    "barrier",
-    "linear_barrier",
-    "normalized_length",
-    "num_beads",
-    "gradient_steps",
-    "seconds",
-)
 
 
 class LevelSetConnectivity(Callback):
@@ -206,7 +194,9 @@ class LevelSetConnectivity(Callback):
         """Draws the probe set, checks that the loss is well defined, and starts or resumes the record."""
         assert self.folder is not None  # set in setup
         folder = self.folder
-        restored, self._restored = self._restored, None
+        # A second fit of the same trainer goes on where the first ended.
+        restored = self._restored or (self.state_dict() if trainer.global_step > 0 else None) or None
+        self._restored = None
         self._forget()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -265,21 +255,20 @@ class LevelSetConnectivity(Callback):
             row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module))
             self._batches_seen = 0
             if row is not None:
-                self._checks, self._values = row["check"], self._scalars(row)
+                self._checks, self._values = row["check"], scalars_of(row, self._prefix)
                 if row["reason"] == Reason.ERROR:
                     rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
         # The loggers got the row itself; this is for ModelCheckpoint and its like, every epoch.
-        pl_module.log_dict(self._values, logger=False, on_epoch=True)
+        # Equal on all ranks; the maximum keeps it exactly so.
+        pl_module.log_dict(self._values, logger=False, on_epoch=True, sync_dist=True, reduce_fx="max")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Frees what a check holds; after an error Lightning calls no teardown."""
+        """Frees the surface's copy of the module; after an error Lightning calls no teardown."""
         self._surface = None
-        self._pairing = None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Frees what a check holds."""
+        """Frees the surface's copy of the module; the rest goes into a checkpoint saved after the fit."""
         self._surface = None
-        self._pairing = None
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
@@ -345,34 +334,19 @@ class LevelSetConnectivity(Callback):
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
         assert self._log is not None
-        assert self.folder is not None
-        self._log.append(row)
-        figures = {"history": history_figure(self._log.rows)}
-        if connection.reason is not Reason.ERROR:
-            figures["profile"] = profile_figure(connection, f"{self.pairs}, epoch {row['epoch']}")
-            save_figure(figures["profile"], self.folder / f"profile-{row['check']:04d}.png")
-        save_figure(figures["history"], self.folder / "history.png")
-        for logger in trainer.loggers:
-            report(
-                logger,
-                prefix=self._prefix,
-                scalars={f"{self._prefix}/check": row["check"], **self._scalars(row)},
-                rows=self._log.rows,
-                connection=None if connection.reason is Reason.ERROR else connection,
-                figures=figures,
-                step=trainer.global_step,
-            )
-
-    def _scalars(self, row: dict[str, Any]) -> dict[str, float]:
-        known = {**row, "connected": row["verdict"] == Verdict.CONNECTED}
-        return {f"{self._prefix}/{key}": _number(known[key]) for key in _METRICS}
+        try:
+            publish(trainer, self._log, row, connection, self._prefix)
+        except Exception as error:  # a full disk or a logger's service must not end training either
+            if self.on_error == "raise":
+                raise
+            rank_zero_warn(f"check {row['check']} could not be published: {type(error).__name__}: {error}")
 
     def _make_surface(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LossSurface:
         if self.batches is not None:
             probe: Iterable[Any] = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
             training = None
         else:
-            training = TrainingData(trainer, self.seed)
+            training = TrainingData(trainer)
             probe = training.take(self.num_batches)
         try:
             return LossSurface(pl_module, probe, self.loss_fn, training, self.batch_norm)
@@ -389,9 +363,5 @@ class LevelSetConnectivity(Callback):
     def _forget(self) -> None:
         self._checks = 0
         self._batches_seen = 0
-        self._values = {f"{self._prefix}/{key}": math.nan for key in _METRICS}
+        self._values = {f"{self._prefix}/{key}": math.nan for key in METRICS}
         self._pairing = self._surface = self._store = self._log = None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -18,23 +17,22 @@ _ADVICE = "pass batches=[...], a list of batches as your training_step takes the
 
 
 class TrainingData:
-    """Fresh minibatches of a run's training data, in a seeded order of their own.
+    """Fresh minibatches of a run's training data, in random order.
 
-    Each pass reads a private copy of the data set in this process: neither the loader that trains, nor its
+    The order comes from the global random state: read it inside ``isolated_rng``. Each pass reads a private copy of the data set in this process: neither the loader that trains, nor its
     workers, nor a random state inside the data set (an augmentation's generator, say) moves. Arrays and
     long lists are shared with the original, not copied. Batches pass through the transfer hooks of the
     module, as in training.
 
     Args:
         trainer: a trainer whose fit has begun.
-        seed: of the order of the examples.
 
     Raises:
         MisconfigurationException: where the data cannot be read a second time from the loader: several
             loaders, an iterable data set, a batch sampler without a size, a data set that cannot be copied.
     """
 
-    def __init__(self, trainer: pl.Trainer, seed: int) -> None:
+    def __init__(self, trainer: pl.Trainer) -> None:
         loader = trainer.train_dataloader
         if not isinstance(loader, DataLoader):
             raise MisconfigurationException(
@@ -53,22 +51,18 @@ class TrainingData:
             self._batch_size = getattr(loader.batch_sampler, "batch_size", None)
             if not isinstance(self._batch_size, int):
                 raise MisconfigurationException(f"{type(loader.batch_sampler).__name__} has no batch_size: {_ADVICE}")
-        self.seed = seed
 
     def __iter__(self) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(self.seed)
         sized = self._batch_size is not None and len(self._dataset) >= self._batch_size  # type: ignore[arg-type]
         loader: DataLoader[Any] = DataLoader(
             private_copy(self._dataset),
             batch_size=self._batch_size,
             shuffle=True,
-            generator=generator,
             collate_fn=self._collate,
             drop_last=sized,
         )
         for batch in loader:
             yield self._transferred(batch)
-        self.seed += 1  # another order in the next pass
 
     def take(self, count: int) -> list[Any]:
         """The first ``count`` batches of a pass, or all that there are."""

@@ -57,13 +57,23 @@ class Twin(Pairing):
             if isinstance(child, pl.LightningModule):
                 child._trainer = _QuietTrainer(trainer)  # type: ignore[assignment]
         self._takes_index = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
-        with isolated_rng(seed):
+        # Scattered, for a module made under the same seed would otherwise draw the very same weights.
+        with isolated_rng((seed * 2654435761 + 0x9E3779B9) % 2**32):
             (reinitialize or reset_parameters)(self.module)
+            self._require_difference(module)
             self._optimizer = _single_optimizer(self.module.configure_optimizers())
 
     def partner(self, store: SnapshotStore) -> Partner:
         """The twin's present parameters."""
         return dict(self.module.named_parameters())
+
+    def _require_difference(self, module: nn.Module) -> None:
+        mine = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        theirs = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)):
+            raise MisconfigurationException(
+                "the twin has the very weights of the module: pass reinitialize=lambda module: ... that draws new ones"
+            )
 
     def keep(self, batch: Any) -> None:
         """Takes a copy of the batch before the module's step, which may change it in place."""
@@ -84,7 +94,7 @@ class Twin(Pairing):
                 output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if isinstance(loss, Tensor):
-                (loss / trainer.accumulate_grad_batches).backward()  # type: ignore[no-untyped-call]
+                (loss / trainer.accumulate_grad_batches).backward()
             if trainer.global_step > self._steps:
                 self._optimizer_step()
         self._steps = trainer.global_step

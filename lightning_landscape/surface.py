@@ -260,8 +260,8 @@ class LossSurface:
         if abs(first - second) > tolerance:
             if drew:
                 cause = (
-                    "it draws random numbers, by functional dropout, sampled noise, shuffled or augmented batches: switch "
-                    "them off in eval mode, draw noise from a generator seeded in loss_fn, and pass list(batches)"
+                    "it draws random numbers, by functional dropout, sampled noise, shuffled or augmented batches: "
+                    "switch them off, draw noise from a generator seeded in loss_fn, and pass list(batches)"
                 )
             else:
                 cause = (

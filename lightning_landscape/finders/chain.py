@@ -37,6 +37,13 @@ class Segment:
         """The point (1 - t) start + t end."""
         return torch.lerp(self.start, self.end, t)
 
+    def part(self, first: float, last: float) -> Segment:
+        """The piece from t = ``first`` to t = ``last``, with what is known of it."""
+        if (first, last) == (0.0, 1.0):
+            return self
+        known = {(t - first) / (last - first): loss for t, loss in self.losses.items() if first <= t <= last}
+        return Segment(self.at(first), self.at(last), known)
+
     @property
     def height(self) -> float:
         """Largest loss sampled; NaN as soon as one is NaN."""
