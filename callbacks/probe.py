@@ -19,10 +19,10 @@ _ADVICE = "pass batches=[...], a list of batches as your training_step takes the
 class TrainingData:
     """Fresh minibatches of a run's training data, in random order.
 
-    The order comes from the global random state: read it inside ``isolated_rng``. Each pass reads a private copy of the data set in this process: neither the loader that trains, nor its
-    workers, nor a random state inside the data set (an augmentation's generator, say) moves. Arrays and
-    long lists are shared with the original, not copied. Batches pass through the transfer hooks of the
-    module, as in training.
+    The order comes from the global random state: read it inside ``isolated_rng``. Each pass reads a private
+    copy of the data set in this process: neither the loader that trains, nor its workers, nor a random state
+    inside the data set (an augmentation's generator, say) moves. Arrays and long lists are shared with the
+    original, not copied. Batches pass through the transfer hooks of the module, as in training.
 
     Args:
         trainer: a trainer whose fit has begun.
