@@ -30,7 +30,12 @@ class BatchNorms:
     def __init__(self, module: nn.Module, original: nn.Module, mode: BatchNormMode) -> None:
         self.mode = mode
         self.layers: dict[str, _BatchNorm] = {}
-        frozen = {name for name, layer in original.named_modules() if original.training and not layer.training}
+        # torch.compile puts a part into the names that the copy, which is not compiled, does not have.
+        frozen = {
+            ".".join(part for part in name.split(".") if part != "_orig_mod")
+            for name, layer in original.named_modules()
+            if original.training and not layer.training
+        }
         for name, layer in module.named_modules():
             if isinstance(layer, _BatchNorm) and layer.running_mean is not None and name not in frozen:
                 if isinstance(layer, nn.SyncBatchNorm):
@@ -47,6 +52,8 @@ class BatchNorms:
         for layer in self.layers.values():
             layer.train()
             layer.track_running_stats = True
+        if count == 1:
+            self._reset()
             layer.momentum = 1 / count  # a number of ours, because momentum=None would read a device counter
 
     def evaluate(self) -> None:
@@ -59,11 +66,18 @@ class BatchNorms:
 
     def stacked(self, count: int) -> dict[str, Tensor]:
         """``count`` copies of the running statistics by name, for a stack of points under vmap."""
+        if self.needs_estimate:
+            self._reset()
         return {
             f"{name}.{key}": buffer.expand(count, *buffer.shape).clone()
             for name, layer in self.layers.items()
             for key, buffer in layer.named_buffers(recurse=False)
         }
+
+    def _reset(self) -> None:
+        # A NaN left by a point that diverged would outlive its weight of 0 in the next average.
+        for layer in self.layers.values():
+            layer.reset_running_stats()
 
     def _use_statistics(self, of_batch: bool) -> None:
         for layer in self.layers.values():

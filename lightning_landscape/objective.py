@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map_only
 
 from lightning_landscape.batch_norm import BatchNormMode, BatchNorms
 from lightning_landscape.detached import detached_copy, metrics_of
@@ -99,6 +100,8 @@ class Objective(nn.Module):
 
     def to_device(self, batch: Any) -> Any:
         """The batch on the objective's device, moved as the module itself moves batches."""
+        # Batches that were loaded in inference mode (trainer.validate) cannot be saved for a backward pass.
+        batch = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor.is_inference() else tensor, batch)
         if isinstance(self.module, LightningModule):
             return self.module.transfer_batch_to_device(batch, self.device, 0)
         return move_data_to_device(batch, self.device)

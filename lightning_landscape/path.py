@@ -123,18 +123,16 @@ class Path:
         length = self.length
         if chord == 0.0:
             return 1.0 if length == 0.0 else math.inf
-        return max(1.0, length / chord)
+        return max(length / chord, 1.0)  # in this order a NaN stays one
 
     @property
     def knots(self) -> Tensor:
         """The parameter t of each bead, shape (K,), float64 on the CPU, from 0 to 1."""
-        lengths = self.segment_lengths
-        total = lengths.sum()
-        if total == 0:
-            return torch.linspace(0.0, 1.0, len(lengths) + 1, dtype=torch.float64)
-        t = torch.cat([torch.zeros(1, dtype=torch.float64), lengths.cumsum(0) / total])
-        t[-1] = 1.0
-        return t
+        ends = self.segment_lengths.cumsum(0)
+        if ends[-1] == 0:
+            return torch.linspace(0.0, 1.0, len(ends) + 1, dtype=torch.float64)
+        # Divided by the last of them, not by a sum that rounds otherwise, so that no knot lies beyond 1.
+        return torch.cat([torch.zeros(1, dtype=torch.float64), ends / ends[-1]])
 
     def __call__(self, t: float | Sequence[float] | Tensor) -> Tensor:
         """Points at arc-length parameters ``t``.
@@ -286,6 +284,8 @@ class Connection:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return value.value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

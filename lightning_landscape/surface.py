@@ -102,7 +102,9 @@ class LossSurface:
         with _computing(grad=False):
             self._objective = Objective(module, loss_fn, batch_norm, device)
             self._batches = self._resident(batches, "batches")
-            self._training = self._resident(training_batches, "training_batches") if training_batches else self._batches
+            self._training = self._batches
+            if training_batches is not None:
+                self._training = self._resident(training_batches, "training_batches")
             self._origin = self._objective.flatten(self._objective.coordinates)
         self._check_deterministic()
         self.work = Work()
@@ -247,6 +249,11 @@ class LossSurface:
         try:
             first = self._first_loss(theta)
         except Exception as error:
+            if self._objective.norms.needs_estimate and "more than 1 value per channel" in str(error):
+                raise ValueError(
+                    "a batch holds a single value per channel, of which batch norm cannot estimate statistics: give "
+                    "batches of at least two examples (drop_last=True), or batch_norm='frozen'"
+                ) from error
             if self._objective.loss_fn is not None:
                 raise
             raise ValueError(

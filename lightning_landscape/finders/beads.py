@@ -19,6 +19,7 @@ _JITTER = 1e-3  # first displacement of a bead, as a share of its segment's leng
 _IMPROVEMENT = 0.99  # a check counts as progress when the loss fell below this share of the best
 _PATIENCE = 3  # checks without progress before the learning rate falls
 _DECAY = 0.3
+_RECENCY = 8  # of the polynomial-decay average of a bead's iterates (Shamir & Zhang 2013), their eta
 _DECAYS = 3  # falls of the learning rate before a bead gives up
 
 
@@ -41,6 +42,7 @@ class Bead:
         self._axis = (segment.end - segment.start) / max(segment.length, torch.finfo(segment.start.dtype).tiny)
         scale = _JITTER * segment.length / math.sqrt(noise.numel())
         self.point = self._confined(self._origin + scale * noise)
+        self.mean = self.point.clone()
         self.best = self.point.clone()
         self.loss = math.inf
         self._optimizer = optimizer([self.point])
@@ -58,13 +60,14 @@ class Bead:
         self._optimizer.step(closure)  # type: ignore[arg-type]
         self.point.copy_(self._confined(self.point))
         self.steps += 1
+        self.mean.lerp_(self.point, (_RECENCY + 1) / (_RECENCY + self.steps))
 
     def record(self, loss: float) -> None:
-        """Takes note of E at the point: keeps the best, and lowers the learning rate where it stalls."""
+        """Takes note of E at the mean: keeps the best, and lowers the learning rate where it stalls."""
         improved = loss < self.loss - (1 - _IMPROVEMENT) * abs(self.loss) if math.isfinite(self.loss) else True
         if loss < self.loss:
             self.loss = loss
-            self.best.copy_(self.point)
+            self.best.copy_(self.mean)
         self._idle = 0 if improved else self._idle + 1
         if self._idle >= _PATIENCE:
             self._idle = 0
@@ -110,7 +113,7 @@ def train_beads(
     active = beads
     start = math.nan
     while active:
-        values = surface.losses(torch.stack([bead.point for bead in active])).tolist()
+        values = surface.losses(torch.stack([bead.mean for bead in active])).tolist()
         for bead, value in zip(active, values, strict=True):
             if not math.isfinite(value):
                 return Reason.DIVERGED

@@ -88,7 +88,7 @@ class Chain:
     Args:
         segments: consecutive segments.
         scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
-        samples: see ``scale``; a shorter segment gets fewer, and always at least three.
+        samples: see ``scale``; a shorter segment gets fewer, and always at least one.
     """
 
     def __init__(self, segments: list[Segment], scale: float, samples: int) -> None:
@@ -151,5 +151,5 @@ class Chain:
         inner = (
             self.samples + 1 if not self.scale else math.ceil((self.samples + 1) * segment.length / self.scale - 1e-9)
         )
-        steps = finer * max(4, inner)
+        steps = finer * max(2, inner)
         return [i / steps for i in range(steps + 1)]

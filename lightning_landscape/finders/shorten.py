@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lightning_landscape.finders.base import Search
-from lightning_landscape.finders.chain import Chain, Segment
+from lightning_landscape.finders.chain import Chain, Segment, measure
 
 _GAIN = 2e-3  # a round that shortens the path by a smaller share is the last
 _HALVINGS = 4  # of a cut, before a corner is left as it is
@@ -67,7 +67,10 @@ def _cut_corners(search: Search, chain: Chain, parity: int) -> Chain:
     for _ in range(_HALVINGS + 1):
         if not pending or search.ledger.remaining <= 0:
             break
-        chain.with_segments([corner.cut for corner in pending]).sample(search.surface)
+        # The middle is where a cut most often fails, and rules it out for the price of one point.
+        measure(search.surface, ((corner.cut, (0.5,)) for corner in pending))
+        hopeful = [corner.cut for corner in pending if corner.cut.height <= search.level]
+        chain.with_segments(hopeful).refine(search.surface, search.level)
         failed = []
         for corner in pending:
             if corner.cut.height <= search.level:
