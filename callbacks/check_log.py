@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ class CheckLog:
         path: the file; its folder is made when the first row is written.
 
     Example:
-        >>> folder = Path(tempfile.mkdtemp())
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
         >>> log = CheckLog(folder / "checks.jsonl")
         >>> log.append({"check": 1})
         >>> CheckLog(folder / "checks.jsonl").resume(1)
@@ -41,15 +41,18 @@ class CheckLog:
         """Goes on after the first ``count`` rows: what a run wrote after its checkpoint is written again.
 
         Raises:
-            ValueError: if the file lacks rows, or a line before the last one is not JSON.
+            ValueError: if the file lacks one of these rows, or holds something else in its place.
         """
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        rows = []
-        for number, line in enumerate(lines[:count], start=1):
+        text = self.path.read_bytes().decode(errors="replace") if self.path.exists() else ""
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(text.splitlines()[:count], start=1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"line {number} of {self.path} is not JSON ({error}): restore the file") from error
+            if not isinstance(row, dict) or row.get("check") != number:
+                raise ValueError(f"line {number} of {self.path} is not check {number} of a run: restore the file")
+            rows.append(row)
         if len(rows) < count:
             raise ValueError(
                 f"{self.path} holds {len(rows)} checks where the checkpoint counts {count}: resume with the dirpath of "
@@ -66,13 +69,9 @@ class CheckLog:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        temporary = self.path.with_name(f".{self.path.name}.tmp")  # one writer, so one name, left by a kill at most
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)

@@ -43,7 +43,10 @@ class _Remembered(Pairing):
     def partner(self, store: SnapshotStore) -> Partner | None:
         if self._name is None:
             return None
-        snapshot = store.open(self._name)
+        try:
+            snapshot = store.open(self._name)
+        except SnapshotError as error:
+            raise SnapshotError(f"{error} (a run resumes with the dirpath in which it began)") from error
         if snapshot.content_hash != self._hash:
             raise SnapshotError(
                 f"{snapshot.path} holds other weights than this run saved there: give each run its own dirpath"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from types import MethodType
+from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
+T = TypeVar("T")
 _LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy
 _ADVICE = "pass batches=[...], a list of batches as your training_step takes them"
 
@@ -20,9 +23,10 @@ class TrainingData:
     """Fresh minibatches of a run's training data, in random order.
 
     The order comes from the global random state: read it inside ``isolated_rng``. Each pass reads a private
-    copy of the data set in this process: neither the loader that trains, nor its workers, nor a random state
-    inside the data set (an augmentation's generator, say) moves. Arrays and long lists are shared with the
-    original, not copied. Batches pass through the transfer hooks of the module, as in training.
+    copy of the data set and the collate function in this process: neither the loader that trains, nor its
+    workers, nor a random state inside the two (an augmentation's generator, say) moves. Arrays and long lists
+    are shared with the original, not copied. Batches pass through the transfer hooks of the module, as in
+    training. What a copy cannot reach is shared: a generator that is a global variable or held by a lambda.
 
     Args:
         trainer: a trainer whose fit has begun.
@@ -43,8 +47,7 @@ class TrainingData:
                 f"{type(loader.dataset).__name__} is an IterableDataset, which a second reader would disturb: {_ADVICE}"
             )
         self._trainer = trainer
-        self._dataset = private_copy(loader.dataset)
-        self._collate = loader.collate_fn
+        self._source = private_copy((loader.dataset, loader.collate_fn), trainer)
         # None for a data set that yields whole batches.
         self._batch_size = loader.batch_size
         if self._batch_size is None and loader.batch_sampler is not None:
@@ -53,13 +56,10 @@ class TrainingData:
                 raise MisconfigurationException(f"{type(loader.batch_sampler).__name__} has no batch_size: {_ADVICE}")
 
     def __iter__(self) -> Iterator[Any]:
-        sized = self._batch_size is not None and len(self._dataset) >= self._batch_size  # type: ignore[arg-type]
+        dataset, collate = private_copy(self._source, self._trainer)
+        sized = self._batch_size is not None and len(dataset) >= self._batch_size
         loader: DataLoader[Any] = DataLoader(
-            private_copy(self._dataset),
-            batch_size=self._batch_size,
-            shuffle=True,
-            collate_fn=self._collate,
-            drop_last=sized,
+            dataset, batch_size=self._batch_size, shuffle=True, collate_fn=collate, drop_last=sized
         )
         for batch in loader:
             yield self._transferred(batch)
@@ -77,18 +77,18 @@ class TrainingData:
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
-def private_copy(dataset: Dataset[Any]) -> Dataset[Any]:
-    """A copy of a data set with its own state, sharing arrays and long containers with the original.
+def private_copy(source: T, trainer: pl.Trainer) -> T:
+    """A copy of what yields batches with its own state, sharing arrays, long containers and the trainer.
 
     Raises:
         MisconfigurationException: if something in it cannot be copied, such as an open file.
     """
-    memo = {id(value): value for value in _data(dataset, set())}
+    memo = {id(value): value for value in _data(source, {id(trainer)})} | {id(trainer): trainer}
     try:
-        return copy.deepcopy(dataset, memo)
+        return copy.deepcopy(source, memo)
     except Exception as error:  # whatever the user's classes raise
         raise MisconfigurationException(
-            f"{type(dataset).__name__} cannot be copied ({type(error).__name__}: {error}), and reading your own would "
+            f"the training data cannot be copied ({type(error).__name__}: {error}), and reading your own would "
             f"disturb the run: {_ADVICE}"
         ) from error
 
@@ -106,6 +106,10 @@ def _data(value: Any, seen: set[int]) -> Iterator[Any]:
         inner = value.values()
     elif isinstance(value, list | tuple):
         inner = value
+    elif isinstance(value, MethodType):
+        inner = [value.__self__]
+    elif isinstance(value, functools.partial):
+        inner = [value.func, *value.args, *value.keywords.values()]
     else:
         inner = getattr(value, "__dict__", {}).values()
     for item in inner:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
+import torch.distributed as dist
 
 T = TypeVar("T")
+# The others wait in a group of their own: the run's would give up after its timeout, 10 minutes under NCCL.
+_PATIENCE = timedelta(days=30)
 
 
 def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
@@ -23,6 +27,7 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
     Raises:
         Exception: on rank zero what ``compute`` raised, on the others a RuntimeError that says so.
     """
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE) if trainer.world_size > 1 else None
     outcome: tuple[bool, Any] = (False, "rank zero did not run")
     failure: BaseException | None = None
     if trainer.is_global_zero:
@@ -31,8 +36,11 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
         except Exception as error:  # of any kind: the other ranks have to hear of it
             failure = error
             outcome = (False, f"{type(error).__name__}: {error}")
-    if trainer.world_size > 1:
-        outcome = trainer.strategy.broadcast(outcome)
+    if group is not None:
+        outcomes = [outcome]
+        dist.broadcast_object_list(outcomes, src=0, group=group)
+        dist.destroy_process_group(group)
+        outcome = outcomes[0]
     if failure is not None:
         raise failure
     succeeded, result = outcome

@@ -10,13 +10,14 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_landscape.callbacks.pairings import Pairing, Partner
 from lightning_landscape.callbacks.rng import isolated_rng
-from lightning_landscape.detached import detached_copy
+from lightning_landscape.detached import detached_copy, metrics_of
 from lightning_landscape.snapshots import SnapshotStore
 
 Reinitialize = Callable[[pl.LightningModule], None]
@@ -95,6 +96,8 @@ class Twin(Pairing):
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if isinstance(loss, Tensor):
                 (loss / trainer.accumulate_grad_batches).backward()
+            for metric in metrics_of(module):
+                metric.reset()  # some keep every batch that they have seen
             if trainer.global_step > self._steps:
                 self._optimizer_step()
         self._steps = trainer.global_step
@@ -139,12 +142,11 @@ class Twin(Pairing):
 
 
 class _QuietTrainer:
-    """The trainer as the twin sees it: all there to read, but without loggers, and what is set stays here."""
-
-    logger = None
-    loggers: tuple[()] = ()
+    """The trainer as the twin sees it: all there to read, but loggers drop what they get, and what is set stays here."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
+        self.logger = DummyLogger()
+        self.loggers = [self.logger]
         self._real = trainer
 
     def __getattr__(self, name: str) -> Any:

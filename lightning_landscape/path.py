@@ -156,7 +156,7 @@ class Path:
         weight = ((flat - knots[segment]) / width).to(self.beads)
         segment = segment.to(self.beads.device)
         points = torch.lerp(self.beads[segment], self.beads[segment + 1], weight[:, None])
-        return points[0] if where.ndim == 0 else points.reshape(*where.shape, -1)
+        return points[0] if where.ndim == 0 else points.reshape(*where.shape, points.shape[1])
 
     def reversed(self) -> Path:
         """The same path walked from its end to its start."""

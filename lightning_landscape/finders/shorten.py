@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from lightning_landscape.finders.base import Search
 from lightning_landscape.finders.chain import Chain, Segment, measure
 
 _GAIN = 2e-3  # a round that shortens the path by a smaller share is the last
+_CLEARANCE = 1e-3  # share of the level that a cut keeps away from it, for what lies between the samples
 _HALVINGS = 4  # of a cut, before a corner is left as it is
 
 
@@ -73,7 +75,7 @@ def _cut_corners(search: Search, chain: Chain, parity: int) -> Chain:
         chain.with_segments(hopeful).refine(search.surface, search.level)
         failed = []
         for corner in pending:
-            if corner.cut.height <= search.level:
+            if _clears(corner.cut, search.level):
                 done[corner.index] = corner
             else:
                 failed.append(corner)
@@ -81,6 +83,12 @@ def _cut_corners(search: Search, chain: Chain, parity: int) -> Chain:
             corner.halve()
         pending = failed
     return chain.with_segments(list(_with_cuts(chain, done)))
+
+
+def _clears(cut: Segment, level: float) -> bool:
+    """Whether a cut stays below the level, and visibly so between its ends, where E is known at samples alone."""
+    inner = max(loss if 0 < t < 1 else -math.inf for t, loss in cut.losses.items())
+    return cut.height <= level and inner <= level - _CLEARANCE * abs(level)
 
 
 def _with_cuts(chain: Chain, done: dict[int, _Corner]) -> Iterator[Segment]:

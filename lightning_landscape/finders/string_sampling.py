@@ -59,7 +59,7 @@ class DynamicStringSampling(PathFinder):
         max_bead_steps: int = 1000,
         split: Literal["argmax", "midpoint"] = "argmax",
         optimizer: OptimizerFactory | None = None,
-        shorten: int = 4,
+        shorten: int = 6,
         margin: float = 0.0,
         samples: int = 9,
         seed: int = 0,

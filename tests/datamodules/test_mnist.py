@@ -198,12 +198,16 @@ def test_a_damaged_cache_is_named_and_made_anew_from_a_source(
     path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
+    opened = root / "opened before"
+    opened.hardlink_to(path)
     for call in ("prepare_data", "setup"):
         with pytest.raises(CorruptFileError, match=message) as caught:
             getattr(MNISTDataModule(root=root), call)()
         assert str(path) in str(caught.value)
     prepared(root, source)
     assert path.read_bytes() == whole
+    # Replaced by a rename: who had the file open reads on in the old one, never in a half-written one.
+    assert opened.read_bytes() == damage(whole)
     labels = str(path.with_name("train-labels-idx1-ubyte"))
     assert listing(root)[labels] == before[labels]
 
