@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lightning_landscape.finders.base import Search
 from lightning_landscape.finders.chain import Chain, Segment, measure
 
-_GAIN = 2e-3  # a round that shortens the path by a smaller share is the last
+_WORTH = 0.003  # share of the path's length that cutting a corner whole must promise: every cut costs a bead
 _CLEARANCE = 1e-3  # share of the level that a cut keeps away from it, for what lies between the samples
 _HALVINGS = 4  # of a cut, before a corner is left as it is
 
@@ -37,10 +37,9 @@ def shorten(search: Search, chain: Chain, rounds: int) -> Chain:
         tighter.refine(search.surface, search.level)
         if not tighter.height <= search.level or search.ledger.remaining <= 0:
             break
-        gain = 1 - tighter.length / chain.length if chain.length else 0.0
-        chain = tighter
-        if gain < _GAIN:
+        if tighter.length >= chain.length:
             break
+        chain = tighter
     return chain
 
 
@@ -52,6 +51,8 @@ class _Corner:
         self.before, self.after = chain.segments[index - 1], chain.segments[index]
         self.share = 1.0
         self.cut = self._between()
+        # By similar triangles a cut of share s saves s times this.
+        self.slack = self.before.length + self.after.length - self.cut.length
 
     def halve(self) -> None:
         """Tries a cut of half the size."""
@@ -64,7 +65,8 @@ class _Corner:
 
 def _cut_corners(search: Search, chain: Chain, parity: int) -> Chain:
     """Cuts every second corner, all together, so that no two cuts share a segment."""
-    pending = [_Corner(chain, index) for index in range(1 + parity, len(chain.segments), 2)]
+    corners = [_Corner(chain, index) for index in range(1 + parity, len(chain.segments), 2)]
+    pending = [corner for corner in corners if corner.slack >= _WORTH * chain.length]
     done: dict[int, _Corner] = {}
     for _ in range(_HALVINGS + 1):
         if not pending or search.ledger.remaining <= 0:
