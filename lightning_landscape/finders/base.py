@@ -196,7 +196,8 @@ class PathFinder(ABC):
 def _connection(chain: Chain, line: Segment, level: float, reason: Reason, ledger: Ledger) -> Connection:
     profile, linear = chain.profile(), Chain([line], line.length, 1).profile()
     path = Path(chain.beads())
-    connected = profile.height <= level
+    # With a loss that is not finite at an end, a level derived from it would be reached by anything.
+    connected = reason is not Reason.DIVERGED and profile.height <= level
     spent = ledger.spent
     return Connection(
         verdict=Verdict.CONNECTED if connected else Verdict.NOT_FOUND,

@@ -138,7 +138,7 @@ class Chain:
             for where in sorted(segment.losses):
                 if where == 0.0 and t:
                     continue  # the end of the segment before
-                t.append((start + where * segment.length) / total if total else where)
+                t.append((start + where * segment.length) / total if total and math.isfinite(total) else where)
                 loss.append(segment.losses[where])
         t[-1] = 1.0
         return Profile(tuple(t), tuple(loss))
@@ -148,8 +148,8 @@ class Chain:
         return torch.stack([self.segments[0].start, *(segment.end for segment in self.segments)])
 
     def _grid(self, segment: Segment, finer: int) -> list[float]:
-        inner = (
-            self.samples + 1 if not self.scale else math.ceil((self.samples + 1) * segment.length / self.scale - 1e-9)
-        )
-        steps = finer * max(2, inner)
+        share = segment.length / self.scale if self.scale else 1.0
+        # A point that is not finite has no length; it is measured all the same.
+        parts = math.ceil((self.samples + 1) * share - 1e-9) if math.isfinite(share) else self.samples + 1
+        steps = finer * max(2, parts)
         return [i / steps for i in range(steps + 1)]
