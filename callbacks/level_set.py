@@ -84,6 +84,7 @@ class LevelSetConnectivity(Callback):
     """
 
     _checks: int  # made so far
+    _epochs: int  # ended so far
     _batches_seen: int  # trained on since the last check
     _values: dict[str, float]  # what the last check logged
     _pairing: Pairing | None
@@ -200,30 +201,36 @@ class LevelSetConnectivity(Callback):
         self._forget()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self._epochs = trainer.current_epoch
         if restored is not None:
             self._checks, self._values, self._batches_seen = restored["checks"], restored["values"], restored["batches"]
+            self._epochs = restored["epochs"]
         elif self.pairs == "twin" and trainer.global_step > 0:
             raise MisconfigurationException(
                 "the checkpoint holds no twin, because this callback was not attached when it was written: start from "
                 "the beginning, or compare with pairs='reference'"
             )
 
+        pairing = self._make_pairing(trainer, pl_module)
+        if restored is not None:
+            pairing.load_state_dict(restored["pairing"])
+
         def prepare() -> None:
             self._store = SnapshotStore(folder / "snapshots")
             self._log = CheckLog(folder / "checks.jsonl")
+            with isolated_rng(self.seed):
+                self._surface = self._make_surface(trainer, pl_module, restored["vectorized"] if restored else {})
             if restored is None:
                 self._log.start()
             else:
                 self._log.resume(self._checks)
-            with isolated_rng(self.seed):
-                self._surface = self._make_surface(trainer, pl_module)
-            if restored is not None:
-                self._surface.vectorized.update(restored["vectorized"])
+                pairing.partner(self._store)  # now, not at the next check, is the time to miss a file
 
         on_rank_zero(trainer, prepare)
-        self._pairing = self._make_pairing(trainer, pl_module)
-        if restored is not None:
-            self._pairing.load_state_dict(restored["pairing"])
+        self._pairing = pairing
+        # Lightning does not end an epoch again whose checkpoint was saved after its last batch.
+        if self._epochs < trainer.current_epoch:
+            self._end_epoch(trainer, pl_module, trainer.current_epoch - 1)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -251,13 +258,7 @@ class LevelSetConnectivity(Callback):
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
         if self._pairing is None:
             return
-        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module))
-            self._batches_seen = 0
-            if row is not None:
-                self._checks, self._values = row["check"], scalars_of(row, self._prefix)
-                if row["reason"] == Reason.ERROR:
-                    rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
+        self._end_epoch(trainer, pl_module, trainer.current_epoch)
         # The loggers got the row itself; this is for ModelCheckpoint and its like, every epoch.
         # Equal on all ranks; the maximum keeps it exactly so.
         pl_module.log_dict(self._values, logger=False, on_epoch=True, sync_dist=True, reduce_fx="max")
@@ -268,7 +269,8 @@ class LevelSetConnectivity(Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Frees the surface's copy of the module; the rest goes into a checkpoint saved after the fit."""
-        self._surface = None
+        # A validation loads the states of callbacks too, which is no resume.
+        self._surface = self._restored = None
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
@@ -276,6 +278,7 @@ class LevelSetConnectivity(Callback):
             return {}
         return {
             "checks": self._checks,
+            "epochs": self._epochs,
             "batches": self._batches_seen,
             "values": dict(self._values),
             "pairing": self._pairing.state_dict(),
@@ -286,20 +289,33 @@ class LevelSetConnectivity(Callback):
         """Kept until training starts, when there is a twin to load it into."""
         self._restored = state_dict or None
 
+    def _end_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
+        self._epochs = epoch + 1
+        if self._epochs % self.every_n_epochs != 0:
+            return
+        row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch))
+        self._batches_seen = 0
+        if row is not None:
+            self._checks, self._values = row["check"], scalars_of(row, self._prefix)
+            if row["reason"] == Reason.ERROR:
+                rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
+
     # One check, on rank zero
 
-    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any] | None:
+    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, Any] | None:
         assert self._store is not None
         assert self._pairing is not None
         number = self._checks + 1
         with isolated_rng((self.seed + 7919 * number) % 2**32):
             try:
-                snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=trainer.current_epoch)
-                partner = self._pairing.partner(self._store)
+                snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=epoch)
+                try:
+                    partner = self._pairing.partner(self._store)
+                finally:
+                    self._pairing.record(snapshot)
                 if isinstance(self._pairing, Twin):
                     name = f"twin-{snapshot.name}"
-                    self._store.save(self._pairing.module, step=snapshot.step, epoch=snapshot.epoch, name=name)
-                self._pairing.record(snapshot)
+                    self._store.save(self._pairing.module, step=snapshot.step, epoch=epoch, name=name)
                 if partner is None:
                     return None
                 connection = self._connect(trainer, pl_module, partner, f"landscape check {number}")
@@ -309,7 +325,7 @@ class LevelSetConnectivity(Callback):
                 connection = Connection.failed(error)
             row = {
                 "check": number,
-                "epoch": trainer.current_epoch,
+                "epoch": epoch,
                 "step": trainer.global_step,
                 "pair": self.pairs,
                 "margin": self.margin,
@@ -341,7 +357,9 @@ class LevelSetConnectivity(Callback):
                 raise
             rank_zero_warn(f"check {row['check']} could not be published: {type(error).__name__}: {error}")
 
-    def _make_surface(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LossSurface:
+    def _make_surface(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, vectorized: dict[str, bool | None]
+    ) -> LossSurface:
         if self.batches is not None:
             probe: Iterable[Any] = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
             training = None
@@ -349,9 +367,15 @@ class LevelSetConnectivity(Callback):
             training = TrainingData(trainer)
             probe = training.take(self.num_batches)
         try:
-            return LossSurface(pl_module, probe, self.loss_fn, training, self.batch_norm)
+            surface = LossSurface(pl_module, probe, self.loss_fn, training, self.batch_norm)
         except ValueError as error:
             raise MisconfigurationException(f"LevelSetConnectivity cannot define the loss surface: {error}") from error
+        # A surface chooses how to compute by the clock: now, so that every checkpoint has the choice.
+        surface.vectorized.update(vectorized)
+        stack = surface.point().expand(8, -1)
+        surface.losses(stack)
+        surface.gradients(stack, next(surface.training_stream()))
+        return surface
 
     def _make_pairing(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Pairing:
         if self.pairs == "twin":
@@ -361,7 +385,6 @@ class LevelSetConnectivity(Callback):
         return Lagged() if self.pairs == "lagged" else First()
 
     def _forget(self) -> None:
-        self._checks = 0
-        self._batches_seen = 0
+        self._checks = self._epochs = self._batches_seen = 0
         self._values = {f"{self._prefix}/{key}": math.nan for key in METRICS}
         self._pairing = self._surface = self._store = self._log = None

@@ -57,7 +57,7 @@ class TrainingData:
 
     def __iter__(self) -> Iterator[Any]:
         dataset, collate = private_copy(self._source, self._trainer)
-        sized = self._batch_size is not None and len(dataset) >= self._batch_size
+        sized = self._batch_size is not None and len(dataset) >= self._batch_size  # type: ignore[arg-type]
         loader: DataLoader[Any] = DataLoader(
             dataset, batch_size=self._batch_size, shuffle=True, collate_fn=collate, drop_last=sized
         )
@@ -66,10 +66,7 @@ class TrainingData:
 
     def take(self, count: int) -> list[Any]:
         """The first ``count`` batches of a pass, or all that there are."""
-        batches = [batch for _, batch in zip(range(count), self, strict=False)]
-        if not batches:
-            raise MisconfigurationException("the training data are empty: a check needs at least one batch")
-        return batches
+        return [batch for _, batch in zip(range(count), self, strict=False)]
 
     def _transferred(self, batch: Any) -> Any:
         batch = self._trainer.precision_plugin.convert_input(batch)

@@ -27,7 +27,7 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
     Raises:
         Exception: on rank zero what ``compute`` raised, on the others a RuntimeError that says so.
     """
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE) if trainer.world_size > 1 else None
+    group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if trainer.world_size > 1 else None
     outcome: tuple[bool, Any] = (False, "rank zero did not run")
     failure: BaseException | None = None
     if trainer.is_global_zero:

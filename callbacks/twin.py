@@ -142,7 +142,7 @@ class Twin(Pairing):
 
 
 class _QuietTrainer:
-    """The trainer as the twin sees it: all there to read, but loggers drop what they get, and what is set stays here."""
+    """The trainer as the twin sees it: all there to read; loggers drop what they get, and what is set stays here."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
         self.logger = DummyLogger()

@@ -49,11 +49,11 @@ class BatchNorms:
 
     def estimate(self, count: int) -> None:
         """Prepares for the ``count``-th batch of a pass that builds the cumulative average."""
+        if count == 1:
+            self._reset()
         for layer in self.layers.values():
             layer.train()
             layer.track_running_stats = True
-        if count == 1:
-            self._reset()
             layer.momentum = 1 / count  # a number of ours, because momentum=None would read a device counter
 
     def evaluate(self) -> None:

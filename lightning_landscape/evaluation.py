@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from lightning_landscape.objective import Objective
@@ -44,7 +45,8 @@ def losses_by_vmap(objective: Objective, thetas: Tensor, batches: Iterable[Any],
                 loss: Tensor = functional_call(objective, (parameters, statistics), (batch,))
                 return loss
 
-            return vmap(one)(parameters, statistics) if statistics else vmap(lambda p: one(p, {}))(parameters)
+            with _attributes_kept(objective):
+                return vmap(one)(parameters, statistics) if statistics else vmap(lambda p: one(p, {}))(parameters)
 
         return _mean_loss(objective, batches, run, torch.zeros(len(thetas), dtype=dtype, device=objective.device))
 
@@ -93,11 +95,24 @@ def gradients_by_vmap(objective: Objective, thetas: Tensor, batch: Any) -> tuple
     objective.norms.step()
     losses, gradients = [], []
     for part in thetas.split(_stack_size(thetas)):
-        slopes, values = vmap(grad_and_value(one))(objective.stacked(part))
+        with _attributes_kept(objective):
+            slopes, values = vmap(grad_and_value(one))(objective.stacked(part))
         losses.append(values.detach())
         gradients.append(torch.cat([slope.reshape(len(part), -1).to(thetas.dtype) for slope in slopes.values()], 1))
     objective.reset_metrics()
     return torch.cat(losses), torch.cat(gradients)
+
+
+@contextmanager
+def _attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Puts attributes back: a step, or a metric in it, may store tensors that cannot be used outside of vmap."""
+    kept = [(child, dict(vars(child))) for child in module.modules()]
+    try:
+        yield
+    finally:
+        for child, attributes in kept:
+            vars(child).clear()
+            vars(child).update(attributes)
 
 
 def vmap_wins(by_loop: Callable[[], Tensor], by_vmap: Callable[[], Tensor]) -> bool:

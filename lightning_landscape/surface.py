@@ -101,8 +101,8 @@ class LossSurface:
         self._needs_grad = False
         with _computing(grad=False):
             self._objective = Objective(module, loss_fn, batch_norm, device)
-            self._batches = self._resident(batches, "batches")
-            self._training = self._batches
+            self.batches = self._resident(batches, "batches")
+            self._training = self.batches
             if training_batches is not None:
                 self._training = self._resident(training_batches, "training_batches")
             self._origin = self._objective.flatten(self._objective.coordinates)
@@ -175,13 +175,13 @@ class LossSurface:
             return torch.empty(0, dtype=dtype, device=self.device)
         with _computing(grad=self._needs_grad):
             if len(thetas) > 1 and self.vectorized["losses"] is None:
-                some, first = thetas[:8], [next(iter(self._batches))]
+                some, first = thetas[:8], [next(iter(self.batches))]
                 self.vectorized["losses"] = vmap_wins(
                     lambda: losses_by_loop(self._objective, some, first, dtype),
                     lambda: losses_by_vmap(self._objective, some, first, dtype),
                 )
             run = losses_by_vmap if len(thetas) > 1 and self.vectorized["losses"] else losses_by_loop
-            values = run(self._objective, thetas, self._batches, dtype)
+            values = run(self._objective, thetas, self.batches, dtype)
         self.work.forward_passes += len(thetas) * self.evaluation_passes
         self.work.loss_evaluations += len(thetas)
         return values.detach()
@@ -242,7 +242,7 @@ class LossSurface:
         return batches
 
     def _check_deterministic(self) -> None:
-        self._num_batches = sum(1 for _ in self._batches)
+        self._num_batches = sum(1 for _ in self.batches)
         if self._num_batches == 0:
             raise ValueError("batches is empty: E is a mean over at least one batch")
         theta = self._origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
 import yaml
 
 from lightning_landscape.callbacks import LevelSetConnectivity
@@ -210,3 +212,27 @@ def test_installed_script_finds_classes_of_the_working_directory_unless_python_i
     assert done.returncode == (2 if safe_path else 0), done.stderr
     assert (project / "resolved_fit.yaml").is_file() != safe_path
     assert ("No module named 'own_classes'" in done.stderr) == safe_path
+
+
+@pytest.mark.slow
+def test_digits_recipe_runs_twice_into_the_same_folders(
+    project: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = yaml.safe_load((repository / "configs" / "digits.yaml").read_text())
+    recipe["trainer"] |= {"max_epochs": 1, "limit_train_batches": 4, "enable_progress_bar": False}
+    for callback in recipe["trainer"]["callbacks"]:
+        callback["init_args"] |= {"every_n_epochs": 1}
+    (project / "short.yaml").write_text(yaml.safe_dump(recipe))
+    for runs in (1, 2):
+        main(["fit", "--config", "short.yaml"])
+        wandb.finish()
+        closing = capsys.readouterr().out
+        assert all(word in closing for word in ("epoch", "level", "height", "verdict", "beads", "seconds"))
+        assert str(project / "runs" / "digits" / "landscape") in closing.replace("\n", "")
+        # Every offline run is kept; the check log is that of the last run.
+        assert len(list(project.glob("runs/digits/wandb/offline-run-*/run-*.wandb"))) == runs
+        (row,) = (project / "runs/digits/landscape/checks.jsonl").read_text().splitlines()
+        assert json.loads(row)["epoch"] == 0
+    assert list(project.glob("runs/digits/landscape/*.png"))
+    for kept in ("snapshots/*.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "resolved_fit.yaml"):
+        assert list((project / "runs" / "digits").glob(kept))

@@ -138,7 +138,11 @@ class Chain:
             for where in sorted(segment.losses):
                 if where == 0.0 and t:
                     continue  # the end of the segment before
-                t.append((start + where * segment.length) / total if total and math.isfinite(total) else where)
+                here = (start + where * segment.length) / total if total and math.isfinite(total) else where
+                if t and here <= t[-1]:  # the same point but for rounding
+                    loss[-1] = max(loss[-1], segment.losses[where])
+                    continue
+                t.append(here)
                 loss.append(segment.losses[where])
         t[-1] = 1.0
         return Profile(tuple(t), tuple(loss))

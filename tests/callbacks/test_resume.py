@@ -1,0 +1,214 @@
+"""A run that was killed and resumed writes the rows of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from resumable import EPOCHS, KILLED, SAVED, run, without_figures
+
+from lightning_landscape import SnapshotStore, surface
+from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks.check_log import CheckLog
+from lightning_landscape.snapshots import SnapshotError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+]
+PAIRS = ("lagged", "first", "twin")
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("profile_figure", "history_figure", "save_figure"):
+        monkeypatch.setattr(publishing, name, getattr(publishing, name))  # so that they come back
+    without_figures()
+
+
+@pytest.fixture
+def by_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of separate processes are compared: the clock shall not choose how they round."""
+    monkeypatch.setattr(surface, "vmap_wins", lambda *args: False)
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "landscape" / "checks.jsonl").read_text().splitlines()]
+
+
+def latest(folder: Path) -> Path:
+    return max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem.partition("=")[2]))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of runs that were killed at various moments."""
+    folder = tmp_path_factory.mktemp("killed")
+    repository = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).with_name("resumable.py")), str(folder)]
+    done = subprocess.run(command, env=environment, timeout=240, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.usefixtures("by_loop")
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_killed_run_resumes_with_the_rows_of_an_uninterrupted_one(tmp_path: Path, killed: Path, pairs: str) -> None:
+    whole = run(tmp_path, pairs)
+    expected = timeless(whole.rows)
+    assert len(expected) == EPOCHS - (pairs != "twin")
+    assert all(row["gradient_steps"] > 0 for row in expected)
+    for moment in KILLED[pairs]:
+        folder = killed / f"{pairs}-{moment}"
+        rows = written(folder) if (folder / "landscape" / "checks.jsonl").exists() else []
+        assert len(rows) < len(expected)
+        assert timeless(rows) == expected[: len(rows)]
+        store = SnapshotStore(folder / "landscape" / "snapshots")
+        assert all(snapshot.load() for snapshot in store)
+        leftovers = [path for path in (folder / "landscape").rglob(".*") if path.is_file()]
+        assert bool(leftovers) == (moment != "search")
+        resumed = run(folder, pairs, ckpt_path=latest(folder))
+        assert timeless(resumed.rows) == expected
+        assert timeless(written(folder)) == expected
+        hashes = {snapshot.name: snapshot.content_hash for snapshot in store}
+        assert hashes == {snapshot.name: snapshot.content_hash for snapshot in whole._store}
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_resume_from_an_older_checkpoint_writes_the_later_rows_again(
+    tmp_path: Path, pairs: str, saved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock says the one thing in the first process and the other in the second.
+    monkeypatch.setattr(surface, "vmap_wins", lambda *args: True)
+    expected = timeless(run(tmp_path / "run", pairs, saved).rows)
+    monkeypatch.setattr(surface, "vmap_wins", lambda *args: False)
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == EPOCHS
+    for epoch in (0, 2):
+        folder = tmp_path / f"resumed-{epoch}"
+        shutil.copytree(tmp_path / "run" / "landscape", folder / "landscape")
+        resumed = run(folder, pairs, saved, tmp_path / "run" / "checkpoints" / f"epoch={epoch}.ckpt")
+        assert timeless(resumed.rows) == expected
+        assert timeless(written(folder)) == expected
+
+
+def test_checkpoint_after_the_last_batch_of_all_still_gets_its_check(tmp_path: Path) -> None:
+    expected = timeless(run(tmp_path, "lagged", "after the last batch").rows)
+    resumed = run(tmp_path, "lagged", "after the last batch", tmp_path / "checkpoints" / f"epoch={EPOCHS - 1}.ckpt")
+    assert timeless(resumed.rows) == expected
+
+
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_moved_folder_is_named_when_training_starts(tmp_path: Path, pairs: str) -> None:
+    run(tmp_path, pairs)
+    with pytest.raises(ValueError, match=r"moved/checks.jsonl holds 0 checks where .* resume with the dirpath"):
+        run(tmp_path, pairs, ckpt_path=tmp_path / "checkpoints" / "epoch=2.ckpt", dirpath=tmp_path / "moved")
+
+
+@pytest.mark.parametrize("pairs", ["lagged", "first"])
+def test_missing_partner_is_named_when_training_starts(tmp_path: Path, pairs: str) -> None:
+    # After the first check there is a snapshot and no row yet.
+    run(tmp_path, pairs, "at epoch end")
+    with pytest.raises(SnapshotError, match=r"epoch=000-step=000004.* does not exist.* resumes with the dirpath"):
+        run(tmp_path, pairs, ckpt_path=tmp_path / "checkpoints" / "epoch=0.ckpt", dirpath=tmp_path / "moved")
+
+
+def test_lagged_pairing_goes_on_after_its_partner_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = LevelSetConnectivity.on_train_epoch_end
+
+    def losing(self: Any, trainer: Any, pl_module: Any) -> None:
+        end(self, trainer, pl_module)
+        if trainer.current_epoch == 1:
+            self._store.delete("epoch=001-step=000008")
+
+    monkeypatch.setattr(LevelSetConnectivity, "on_train_epoch_end", losing)
+    with pytest.warns(UserWarning, match="check 2 .* failed: SnapshotError: .* does not exist"):
+        callback = run(tmp_path, "lagged", on_error="warn")
+    assert [row["reason"] == "error" for row in callback.rows] == [False, True, False, False]
+
+
+def test_fresh_run_keeps_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
+    first = run(tmp_path, "twin")
+    second = run(tmp_path, "twin", seed=1)
+    third = run(tmp_path, "twin")
+    names = sorted(path.name for path in (tmp_path / "landscape").glob("*.jsonl"))
+    assert names == ["checks.1.jsonl", "checks.2.jsonl", "checks.jsonl"]
+    kept = [CheckLog(tmp_path / "landscape" / name) for name in names]
+    for log, callback in zip(kept, (first, second, third), strict=True):
+        log.resume(EPOCHS)
+        assert log.rows == callback.rows
+    assert timeless(first.rows) != timeless(second.rows)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> CheckLog:
+    log = CheckLog(tmp_path / "landscape" / "checks.jsonl")
+    for number in (1, 2, 3):
+        log.append({"check": number, "height": number / 7})
+    return log
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        (b'{"check": 3, "hei', "line 3 of .* is not JSON"),
+        (b"\xff\xfe\x00\x01", "line 3 of .* is not JSON"),
+        (b"[" * 100_000, "line 3 of .* is not JSON"),
+        (b"17", "line 3 of .* is not check 3"),
+        (b'{"check": 7}', "line 3 of .* is not check 3"),
+        (b"", "holds 2 checks where the checkpoint counts 3: resume with the dirpath"),
+    ],
+)
+def test_damaged_rows_are_named_and_left_as_they_are(log: CheckLog, tail: bytes, message: str) -> None:
+    good = b"".join(log.path.read_bytes().splitlines(keepends=True)[:2])
+    log.path.write_bytes(good + tail)
+    with pytest.raises(ValueError, match=message):
+        CheckLog(log.path).resume(3)
+    assert log.path.read_bytes() == good + tail
+    # Rows that the checkpoint does not count may be anything: they are written again.
+    again = CheckLog(log.path)
+    again.resume(2)
+    again.append({"check": 3, "height": 3 / 7})
+    assert again.rows == log.rows
+    assert log.path.read_bytes().splitlines()[:2] == good.splitlines()
+
+
+def test_failed_write_leaves_the_rows_before_it(log: CheckLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = log.path.read_bytes()
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            log.append({"check": 4, "height": None})
+    assert log.path.read_bytes() == before
+    log.append({"check": 5, "height": None})
+    assert len(log.path.read_text().splitlines()) == 5
+
+
+def test_rows_are_readable_by_whom_the_umask_allows(log: CheckLog, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert log.path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_state_is_plain_and_small(tmp_path: Path) -> None:
+    callback = run(tmp_path, "lagged")
+    saved = torch.load(latest(tmp_path), weights_only=True)["callbacks"][callback.state_key]
+    assert saved["checks"] == EPOCHS - 2  # saved at the end of validation, before the check of the epoch
+    assert saved["epochs"] == EPOCHS - 1
+    assert saved["pairing"]["name"] == "epoch=003-step=000016"
+    assert len(json.dumps(saved)) < 2000
