@@ -169,27 +169,27 @@ class PathFinder(ABC):
             raise ValueError("level is NaN: give a number, or None for the larger loss of the two endpoints")
         origin = surface.point()
         line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin))
-        chain = Chain([line], line.length, self.samples)
+        straight = Chain([line], line.length, self.samples)
         ledger = Ledger(surface, budget or Budget())
-        chain.sample(surface)
+        straight.sample(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
             largest = max(loss_a, loss_b)
             level = largest + self.margin * abs(largest)
-        reason = Reason.DEPTH
+        candidates, reason = [straight], Reason.DEPTH
         if not (math.isfinite(loss_a) and math.isfinite(loss_b)):
             reason = Reason.DIVERGED
         elif max(loss_a, loss_b) > level:
             reason = Reason.ENDPOINT
         else:
-            if line.height <= level:
-                chain.refine(surface, level)
+            straight.refine(surface, level)
             if not line.height <= level:
                 found, reason = self.search(Search(surface, level, ledger, line, progress or _quiet))
-                chain = min(chain, found, key=lambda candidate: _finite(candidate.height))
-        if chain.segments[0] is not line:
-            Chain([line], line.length, self.samples).refine(surface)
-        chain.refine(surface)
+                candidates.append(found)
+        for candidate in candidates:
+            candidate.refine(surface)
+        # Compared as they are measured in the end: on the grid of the search either may look too low.
+        chain = min(candidates, key=lambda candidate: _finite(candidate.height))
         return _connection(chain, line, level, reason, ledger)
 
 

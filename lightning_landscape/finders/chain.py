@@ -32,6 +32,7 @@ class Segment:
         self.end = end
         self.losses = losses if losses is not None else {}
         self.length = distance(start, end)
+        self.refined = False  # measured as finely as it will be
 
     def at(self, t: float) -> Tensor:
         """The point (1 - t) start + t end."""
@@ -121,12 +122,14 @@ class Chain:
         Segments that are found above ``level`` are left at once: what they need is a new bead.
         """
         self.sample(surface)
-        rest = [segment for segment in self.segments if segment.height <= level]
+        rest = [segment for segment in self.segments if segment.height <= level and not segment.refined]
         measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
         for _ in range(_ROUNDS):
             rest = [segment for segment in rest if segment.height <= level]
             near = ([t for peak in segment.peaks() for t in segment.between(peak)] for segment in rest)
             measure(surface, zip(rest, near, strict=True))
+        for segment in rest:
+            segment.refined = True
 
     def profile(self) -> Profile:
         """All that was measured, by arc length."""
