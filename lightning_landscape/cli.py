@@ -6,6 +6,7 @@ import os
 import sys
 
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import WandbLogger
 
 
 class LandscapeCLI(LightningCLI):
@@ -21,16 +22,21 @@ class LandscapeCLI(LightningCLI):
         self.save_config_kwargs = {"config_filename": f"resolved_{self.subcommand}.yaml", "overwrite": True}
 
     def after_fit(self) -> None:
-        """Print what each connectivity callback found, on rank zero."""
+        """Print what each connectivity callback found and where an offline W&B run lies, on rank zero."""
         # Imported here so that `landscape --help` waits for neither matplotlib nor the path finders.
         from rich.console import Console
 
         from lightning_landscape.callbacks import LevelSetConnectivity
 
-        if self.trainer.is_global_zero:
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # declared nowhere by Lightning
-                if isinstance(callback, LevelSetConnectivity):
-                    Console().print(callback.summary())
+        if not self.trainer.is_global_zero:
+            return
+        console = Console()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # declared nowhere by Lightning
+            if isinstance(callback, LevelSetConnectivity):
+                console.print(callback.summary())
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                console.print(f"W&B run: {os.path.dirname(logger.experiment.dir)}", soft_wrap=True)
 
 
 def main(args: list[str] | None = None, prog: str = "landscape") -> None:

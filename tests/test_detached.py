@@ -51,7 +51,7 @@ class Classifier(pl.LightningModule):
         return {"loss": loss}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(batches(), batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(batches(), batch_size=None)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -198,14 +198,14 @@ def test_compiled_modules_are_copied_uncompiled(how: str) -> None:
 
 def test_a_compiled_lightning_module_runs_its_own_step_on_the_copy() -> None:
     class Small(Classifier):
-        def training_step(self, batch: Batch) -> Tensor:  # type: ignore[override]
+        def training_step(self, batch: Batch) -> Tensor:
             return functional.cross_entropy(self.net(batch[0]), batch[1])
 
     module = Small()
     plain = LossSurface(module, batches())
     thetas = plain.point() + torch.linspace(0, 1, 3)[:, None]
     expected = plain.losses(thetas)
-    fitted(torch.compile(module, backend="eager"))  # type: ignore[arg-type]  # leaves compiled methods on the instance
+    fitted(torch.compile(module, backend="eager"))  # leaves compiled methods on the instance
     assert not torch.equal(module.net[0].weight.flatten(), thetas[0, :20])
     before = everything(module)
     surface = LossSurface(module, batches())
@@ -273,14 +273,14 @@ def test_a_step_that_optimises_manually_or_is_missing_is_told_to_pass_loss_fn() 
             super().__init__()
             self.automatic_optimization = False
 
-    with pytest.raises(ValueError, match="Manual optimises manually.*pass loss_fn=lambda"):
+    with pytest.raises(ValueError, match=r"Manual optimises manually.*pass loss_fn=lambda"):
         LossSurface(Manual(), batches())
 
     class Skipping(Classifier):
-        def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        def training_step(self, batch: Batch, batch_idx: int) -> None:
             return None
 
-    with pytest.raises(ValueError, match="training_step must return a scalar tensor.*got NoneType"):
+    with pytest.raises(ValueError, match=r"training_step must return a scalar tensor.*got NoneType"):
         LossSurface(Skipping(), batches())
 
 

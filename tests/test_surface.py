@@ -51,7 +51,7 @@ class LastState(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.lstm(x)[0]
-        return self.head(hidden[:, -1])  # type: ignore[no-any-return]
+        return self.head(hidden[:, -1])
 
 
 class Tied(nn.Module):
@@ -62,7 +62,7 @@ class Tied(nn.Module):
         self.decoder.weight = self.encoder.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(torch.tanh(self.encoder(x)))  # type: ignore[no-any-return]
+        return self.decoder(torch.tanh(self.encoder(x)))
 
 
 class Graph(nn.Module):
@@ -72,7 +72,7 @@ class Graph(nn.Module):
 
     def forward(self, data: Data) -> Tensor:
         hidden = torch.relu(self.first(data.x, data.edge_index))
-        return self.second(hidden, data.edge_index)  # type: ignore[no-any-return]
+        return self.second(hidden, data.edge_index)
 
 
 def graph() -> Data:
@@ -92,7 +92,7 @@ class Half(nn.Module):
         self.body, self.head = nn.Linear(4, 3).bfloat16(), nn.Linear(3, 2).double()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.tanh(self.body(x.bfloat16())).double()).float()  # type: ignore[no-any-return]
+        return self.head(torch.tanh(self.body(x.bfloat16())).double()).float()
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], list[Any]], Callable[..., Tensor]]] = {
@@ -144,7 +144,7 @@ def test_stack_loop_and_finite_differences_agree(case: str) -> None:
 
 def _double(batch: Any) -> Any:
     if isinstance(batch, Data):
-        return Data(x=batch.x.double(), edge_index=batch.edge_index, y=batch.y)  # type: ignore[union-attr]
+        return Data(x=batch.x.double(), edge_index=batch.edge_index, y=batch.y)
     return tuple(part.double() for part in batch)
 
 
@@ -324,7 +324,7 @@ def test_gradients_normalise_by_the_batch_unless_frozen(mode: Any) -> None:
     _, gradients = surface.gradients(surface.point()[None], data[0])
     module.train(mode != "frozen")
     mse(module, data[0]).backward()
-    expected = torch.cat([parameter.grad.flatten() for parameter in module.parameters()])  # type: ignore[union-attr]
+    expected = torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
     torch.testing.assert_close(gradients[0], expected)
 
 
@@ -502,7 +502,7 @@ def test_a_gradient_penalty_is_evaluated_in_any_context(context: Callable[[], An
         _, gradients = surface.gradients(surface.point()[None], data[0])
     assert value == pytest.approx(expected, rel=1e-6)
     penalised(module, data[0]).backward()
-    flat = torch.cat([parameter.grad.flatten() for parameter in module.parameters()])  # type: ignore[union-attr]
+    flat = torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
     torch.testing.assert_close(gradients[0], flat)
 
 

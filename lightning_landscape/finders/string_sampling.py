@@ -91,6 +91,8 @@ class DynamicStringSampling(PathFinder):
         generator = torch.Generator().manual_seed(self.seed)
         target = search.level - (1 - self.alpha) * abs(search.level)
         for depth in range(self.max_depth):
+            if search.ledger.remaining <= 0:
+                return best, Reason.BUDGET
             rising = [segment for segment in chain.segments if not segment.height <= search.level]
             beads = {
                 segment: Bead(

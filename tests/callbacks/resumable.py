@@ -59,13 +59,13 @@ def data() -> DataLoader[Any]:
 def rugged(module: Any, batch: list[Tensor]) -> Tensor:
     """A loss with hills between any two points, so that every check has to search."""
     loss = nn.functional.cross_entropy(module.net(batch[0]), batch[1])
-    return loss + 0.3 * torch.cos(20 * module.net[0].weight.sum())
+    return loss + 0.3 * torch.cos(80 * module.net[0].weight.sum())
 
 
 def run(folder: Path, pairs: str, saved: str = "at validation end", ckpt_path: Any = None, **options: Any) -> Any:
     """Fits, and returns the callback."""
-    finder = DynamicStringSampling(max_depth=2, max_bead_steps=6, shorten=1, samples=3)
-    settings = {"dirpath": folder / "landscape", "num_batches": 2, "margin": 0.0, "overhead": 30.0, "loss_fn": rugged}
+    finder = DynamicStringSampling(max_depth=2, max_bead_steps=6, shorten=0, samples=3)
+    settings = {"dirpath": folder / "landscape", "num_batches": 2, "margin": 0.0, "overhead": 10.0, "loss_fn": rugged}
     callback = LevelSetConnectivity(pairs, finder=finder, **settings | {"on_error": "raise"} | options)
     checkpoint = ModelCheckpoint(folder / "checkpoints", "{epoch}", save_top_k=-1, **SAVED[saved])
     trainer = pl.Trainer(

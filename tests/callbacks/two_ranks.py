@@ -71,7 +71,7 @@ def fail(*args: Any, **kwargs: Any) -> None:
 
 
 def search() -> PathFinder:
-    return DynamicStringSampling(max_depth=2, max_bead_steps=6, shorten=1, samples=3)
+    return DynamicStringSampling(max_depth=2, max_bead_steps=6, shorten=0, samples=3)
 
 
 @dataclass

@@ -171,7 +171,7 @@ class ThreeUnits(nn.Module):
             self.output.weight.copy_(POINTS[order].T)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(torch.relu(self.hidden(x)))  # type: ignore[no-any-return]
+        return self.output(torch.relu(self.hidden(x)))
 
 
 def three_units(order: list[int]) -> LossSurface:
