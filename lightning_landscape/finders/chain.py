@@ -15,6 +15,7 @@ from lightning_landscape.surface import LossSurface
 _POINT_BYTES = 2**28  # memory for points that wait to be evaluated
 _FINER = 3  # how much finer the result is measured than the search samples
 _PEAKS = 3  # local maxima of a segment that are looked at closely
+_SAME = 1e-9  # samples closer than this are one
 _ROUNDS = 2  # halvings of the grid around them
 
 
@@ -42,8 +43,13 @@ class Segment:
         """The piece from t = ``first`` to t = ``last``, with what is known of it."""
         if (first, last) == (0.0, 1.0):
             return self
-        known = {(t - first) / (last - first): loss for t, loss in self.losses.items() if first <= t <= last}
+        width = last - first
+        known = {(t - first) / width: loss for t, loss in self.losses.items() if first <= t <= last}
         return Segment(self.at(first), self.at(last), known)
+
+    def knows(self, t: float) -> bool:
+        """Whether E was sampled at ``t``, or so close to it that the difference is rounding."""
+        return t in self.losses or (0 < t < 1 and any(abs(t - known) < _SAME for known in self.losses))
 
     @property
     def height(self) -> float:
@@ -74,7 +80,7 @@ class Segment:
 
 def measure(surface: LossSurface, wanted: Iterable[tuple[Segment, Sequence[float]]]) -> None:
     """Evaluates E at every t that a segment lacks, many points at a time."""
-    missing = [(segment, t) for segment, ts in wanted for t in ts if t not in segment.losses]
+    missing = [(segment, t) for segment, ts in wanted for t in ts if not segment.knows(t)]
     chunk = max(1, _POINT_BYTES // (8 * surface.dimension))
     for begin in range(0, len(missing), chunk):
         part = missing[begin : begin + chunk]

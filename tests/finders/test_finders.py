@@ -429,7 +429,6 @@ def test_a_wall_between_the_samples_of_the_search_is_found_by_the_measurement(fi
     assert found.height == 5.0
 
 
-@pytest.mark.xfail(strict=True, reason="a piece's samples and its grid differ by rounding: E is evaluated twice there")
 def test_a_piece_of_a_segment_is_not_sampled_twice_at_one_point() -> None:
     surface = surface_of()
     for share in (0.0625, 0.125, 0.25, 0.5):
