@@ -7,9 +7,10 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 from lightning_landscape.batch_norm import BatchNormMode
 from lightning_landscape.callbacks.check_log import CheckLog
 from lightning_landscape.callbacks.folders import resolve_folder
-from lightning_landscape.callbacks.pairings import First, Lagged, Pairing, Partner, Reference
+from lightning_landscape.callbacks.pairings import First, Lagged, Pairing, Partner, Reference, require_equal_frozen
 from lightning_landscape.callbacks.probe import TrainingData
 from lightning_landscape.callbacks.progress import check_progress
 from lightning_landscape.callbacks.publishing import METRICS, publish, scalars_of
@@ -121,6 +122,12 @@ class LevelSetConnectivity(Callback):
         for argument, count in (("every_n_epochs", every_n_epochs), ("num_batches", num_batches)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"{argument} must be an integer from 1, got {count!r}")
+        if finder is not None and not isinstance(finder, PathFinder):
+            raise ValueError(f"finder must be a PathFinder such as DynamicStringSampling(), got {finder!r}")
+        if batch_norm not in get_args(BatchNormMode):
+            raise ValueError(f"batch_norm must be one of {', '.join(get_args(BatchNormMode))}, got {batch_norm!r}")
+        if margin is None:
+            raise ValueError("margin must be a finite number of at least 0, got None: give 0 for a strict level")
         for argument, value in (("margin", margin), ("overhead", overhead), ("max_seconds", max_seconds)):
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{argument} must be a finite number of at least 0, got {value!r}")
@@ -190,6 +197,10 @@ class LevelSetConnectivity(Callback):
             raise MisconfigurationException("pairs='twin' has no loss scaling for 16-mixed: use 'bf16-mixed' or 32")
         default = "landscape" if self.name is None else f"landscape/{self.name}"
         self.folder = resolve_folder(trainer, self.dirpath, default)
+        if any(other is not self and other.folder == self.folder for other in others):
+            raise MisconfigurationException(
+                f"two LevelSetConnectivity callbacks would write {self.folder}/checks.jsonl: give each its own dirpath="
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws the probe set, checks that the loss is well defined, and starts or resumes the record."""
@@ -228,6 +239,8 @@ class LevelSetConnectivity(Callback):
 
         on_rank_zero(trainer, prepare)
         self._pairing = pairing
+        # There from the first step, for a checkpoint may be saved before the first epoch ends.
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in self._values.items()})
         # Lightning does not end an epoch again whose checkpoint was saved after its last batch.
         if self._epochs < trainer.current_epoch:
             self._end_epoch(trainer, pl_module, trainer.current_epoch - 1)
@@ -336,6 +349,7 @@ class LevelSetConnectivity(Callback):
 
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
         assert self._surface is not None
+        require_equal_frozen(pl_module, partner)
         surface = self._surface.with_module(pl_module)
         work = None if self.overhead is None else self.overhead * self._batches_seen
         with check_progress(trainer, title) as progress:

@@ -7,12 +7,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lightning_landscape.references import read_reference
 from lightning_landscape.snapshots import Snapshot, SnapshotError, SnapshotStore
+from lightning_landscape.weights import clean_name
 
 Partner = Mapping[str, Tensor]  # the other point of a pair, as named tensors
+
+
+def require_equal_frozen(module: nn.Module, partner: Partner) -> None:
+    """Refuses a partner whose frozen parameters differ: E varies trainable ones alone, and would not be its loss.
+
+    Raises:
+        ValueError: naming the parameters.
+    """
+    frozen = {
+        clean_name(name): parameter for name, parameter in module.named_parameters() if not parameter.requires_grad
+    }
+    differing = [
+        name
+        for name, parameter in frozen.items()
+        if name in partner and not torch.equal(partner[name].to(parameter), parameter)
+    ]
+    if differing:
+        raise ValueError(
+            f"{len(differing)} frozen parameters differ between the two models, among them {differing[:3]}: a pair "
+            "must share what is not trained; unfreeze them, or compare with a model that has the same frozen weights"
+        )
 
 
 class Pairing(ABC):

@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
 
 T = TypeVar("T")
 _LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy
@@ -23,8 +23,8 @@ class TrainingData:
     """Fresh minibatches of a run's training data, in random order.
 
     The order comes from the global random state: read it inside ``isolated_rng``. Each pass reads a private
-    copy of the data set and the collate function in this process: neither the loader that trains, nor its
-    workers, nor a random state inside the two (an augmentation's generator, say) moves. Arrays and long lists
+    copy of data set, sampler and collate function in this process: neither the loader that trains, nor its
+    workers, nor a random state inside the three (an augmentation's generator, say) moves. Arrays and long lists
     are shared with the original, not copied. Batches pass through the transfer hooks of the module, as in
     training. What a copy cannot reach is shared: a generator that is a global variable or held by a lambda.
 
@@ -47,7 +47,12 @@ class TrainingData:
                 f"{type(loader.dataset).__name__} is an IterableDataset, which a second reader would disturb: {_ADVICE}"
             )
         self._trainer = trainer
-        self._source = private_copy((loader.dataset, loader.collate_fn), trainer)
+        # A sampler that chooses or weighs examples is part of the loss that is trained; an order is not.
+        order = isinstance(loader.sampler, RandomSampler | SequentialSampler) or (
+            isinstance(loader.sampler, DistributedSampler) and loader.sampler.dataset is loader.dataset
+        )
+        sampler = None if order else loader.sampler
+        self._source = private_copy((loader.dataset, sampler, loader.collate_fn), trainer)
         # None for a data set that yields whole batches.
         self._batch_size = loader.batch_size
         if self._batch_size is None and loader.batch_sampler is not None:
@@ -56,10 +61,16 @@ class TrainingData:
                 raise MisconfigurationException(f"{type(loader.batch_sampler).__name__} has no batch_size: {_ADVICE}")
 
     def __iter__(self) -> Iterator[Any]:
-        dataset, collate = private_copy(self._source, self._trainer)
-        sized = self._batch_size is not None and len(dataset) >= self._batch_size  # type: ignore[arg-type]
+        dataset, sampler, collate = private_copy(self._source, self._trainer)
+        count = len(dataset if sampler is None else sampler)  # type: ignore[arg-type]
         loader: DataLoader[Any] = DataLoader(
-            dataset, batch_size=self._batch_size, shuffle=True, collate_fn=collate, drop_last=sized
+            dataset,
+            batch_size=self._batch_size,
+            shuffle=sampler is None,
+            sampler=sampler,
+            collate_fn=collate,
+            # Batches of one size, where there is a whole one.
+            drop_last=self._batch_size is not None and count >= self._batch_size,
         )
         for batch in loader:
             yield self._transferred(batch)

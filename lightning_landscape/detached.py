@@ -43,7 +43,7 @@ class DetachedTrainer:
 
 
 def ignore(*args: Any, **kwargs: Any) -> None:
-    """Takes the place of ``log``, ``log_dict`` and ``print`` on a detached module."""
+    """Does nothing and returns ``None``, in place of what would reach beyond a detached module."""
 
 
 def detached_copy(module: nn.Module) -> nn.Module:
@@ -66,11 +66,20 @@ def detached_copy(module: nn.Module) -> nn.Module:
         module = module._orig_mod
     # Under inference mode (trainer.validate) new tensors could never require a gradient.
     with torch.inference_mode(False):
-        clone: nn.Module = copy.deepcopy(module, _without_graphs(module))
+        try:
+            clone: nn.Module = copy.deepcopy(module, _without_graphs(module))
+        except Exception as error:  # whatever the attributes of a user's module raise
+            raise ValueError(
+                f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}): keep what cannot be "
+                "copied (a lock, an open file) outside of the module, or make it again in __deepcopy__"
+            ) from error
     for child in clone.modules():
         for name, grandchild in child.named_children():
             if isinstance(grandchild, OptimizedModule):
                 setattr(child, name, grandchild._orig_mod)
+    for metric in metrics_of(clone):
+        # A step that computes a metric would gather over ranks, which are busy with something else.
+        metric.distributed_available_fn = ignore
     source = module if isinstance(module, LightningModule) and module._trainer is not None else None
     counters = (source.current_epoch, source.global_step) if source is not None else (0, 0)
     for child in clone.modules():

@@ -406,7 +406,6 @@ def test_backbone_unfrozen_during_training(tmp_path: Path) -> None:
     assert_sound(fit(tmp_path, module, loader(), epochs=4, beside=[finetuning]), [1, 2, 3])
 
 
-@pytest.mark.xfail(strict=True, reason="probe.py reads the data set and ignores the loader's sampler")
 def test_examples_outside_the_sampler_are_no_training_data(tmp_path: Path) -> None:
     inputs, labels = examples().tensors
     inputs[16:] = math.nan  # held out
@@ -485,7 +484,6 @@ def test_refused_before_the_first_step(case: str, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("checks.jsonl"))
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="detached_copy lets deepcopy's bare TypeError through")
 def test_module_that_cannot_be_copied_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match="HoldsLock cannot be copied"):
         fit(tmp_path, HoldsLock(), loader())
@@ -512,7 +510,6 @@ def test_parameter_without_reset_works_with_reinitialize(tmp_path: Path) -> None
     assert_sound(callback, [0, 1, 2])
 
 
-@pytest.mark.xfail(strict=True, reason="the partner's frozen weights are silently replaced by the module's")
 def test_frozen_weights_of_the_partner_must_be_those_of_the_module(tmp_path: Path) -> None:
     torch.save({"state_dict": FineTuned().state_dict()}, tmp_path / "other.ckpt")
     with pytest.raises((UserWarning, MisconfigurationException), match="frozen"):

@@ -199,7 +199,6 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
     ],
     ids=str,
 )
-@pytest.mark.xfail(strict=True, reason="LevelSetConnectivity.__init__ does not look at these")
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any]) -> None:
     (argument,) = options
     try:
@@ -467,9 +466,9 @@ def test_level_above_everything(tmp_path: Path) -> None:
     "weight",
     [
         # The loss is infinite, and so is the level that follows from it.
-        pytest.param(1e20, marks=pytest.mark.xfail(strict=True, reason="base.py: inf <= inf counts as connected")),
-        pytest.param(math.nan, marks=pytest.mark.xfail(strict=True, reason="chain.py: math.ceil of a NaN length")),
-        pytest.param(math.inf, marks=pytest.mark.xfail(strict=True, reason="chain.py: math.ceil of a NaN length")),
+        1e20,
+        math.nan,
+        math.inf,
     ],
 )
 def test_diverged_training_is_a_row_of_its_own(weight: float, tmp_path: Path) -> None:
@@ -763,9 +762,6 @@ def test_model_checkpoint_keeps_the_best_barrier(options: dict[str, Any], more: 
     assert all(torch.equal(value, weights[name]) for name, value in snapshot.state_dict().items())
 
 
-@pytest.mark.xfail(
-    strict=True, raises=MisconfigurationException, reason="the key is missing until the first epoch ends"
-)
 def test_model_checkpoint_that_saves_before_the_first_epoch_ends(tmp_path: Path) -> None:
     best = ModelCheckpoint(dirpath=tmp_path / "best", monitor="landscape/barrier")
     trainer = trainer_of(tmp_path, attached(tmp_path), best, val_check_interval=0.5)
@@ -822,7 +818,6 @@ def test_two_of_one_name_are_refused(name: str | None, tmp_path: Path) -> None:
     assert trainer.global_step == 0
 
 
-@pytest.mark.xfail(strict=True, reason="both write landscape/checks.jsonl, and the second overwrites the first")
 def test_two_in_one_folder_are_refused(tmp_path: Path) -> None:
     callbacks = [attached(tmp_path, name=name, pairs=name) for name in ("lagged", "first")]
     with pytest.raises(MisconfigurationException, match="dirpath"):
