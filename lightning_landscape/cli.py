@@ -36,7 +36,9 @@ class LandscapeCLI(LightningCLI):
                 console.print(callback.summary())
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
-                console.print(f"W&B run: {os.path.dirname(logger.experiment.dir)}", soft_wrap=True)
+                console.print(
+                    f"W&B run: {os.path.abspath(os.path.dirname(logger.experiment.dir))}", markup=False, soft_wrap=True
+                )
 
 
 def main(args: list[str] | None = None, prog: str = "landscape") -> None:

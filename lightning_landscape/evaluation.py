@@ -28,7 +28,7 @@ def losses_by_loop(objective: Objective, thetas: Tensor, batches: Iterable[Any],
 
     def one(theta: Tensor) -> Tensor:
         objective.install(theta)
-        return _mean_loss(objective, batches, objective, torch.zeros((), dtype=dtype, device=objective.device))
+        return _mean_loss(objective, batches, objective.forward, dtype)
 
     return torch.stack([one(theta) for theta in thetas])
 
@@ -48,23 +48,22 @@ def losses_by_vmap(objective: Objective, thetas: Tensor, batches: Iterable[Any],
             with _attributes_kept(objective):
                 return vmap(one)(parameters, statistics) if statistics else vmap(lambda p: one(p, {}))(parameters)
 
-        return _mean_loss(objective, batches, run, torch.zeros(len(thetas), dtype=dtype, device=objective.device))
+        return _mean_loss(objective, batches, run, dtype)
 
     return torch.cat([stack(part) for part in thetas.split(_stack_size(thetas))])
 
 
-def _mean_loss(objective: Objective, batches: Iterable[Any], run: Callable[[Any], Tensor], total: Tensor) -> Tensor:
+def _mean_loss(
+    objective: Objective, batches: Iterable[Any], run: Callable[[Any], Tensor], dtype: torch.dtype
+) -> Tensor:
     if objective.norms.needs_estimate:
         for count, batch in enumerate(batches, start=1):
             objective.norms.estimate(count)
-            run(objective.to_device(batch))
+            run(batch)
     objective.norms.evaluate()
-    count = 0
-    for batch in batches:
-        total += run(objective.to_device(batch)).detach()
-        count += 1
+    losses = [run(batch).detach() for batch in batches]
     objective.reset_metrics()
-    return total / count
+    return torch.stack(losses).to(dtype).mean(0)
 
 
 def gradients_by_loop(objective: Objective, thetas: Tensor, batch: Any) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ class Objective(nn.Module):
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             source = "training_step" if self.loss_fn is None else "loss_fn"
             raise ValueError(f"{source} must return a scalar tensor (or a dict with one under 'loss'), got {found}")
-        return loss.reshape(())
+        return loss if loss.ndim == 0 else loss.reshape(())
 
     def to_device(self, batch: Any) -> Any:
         """The batch on the objective's device, moved as the module itself moves batches."""
@@ -142,4 +142,5 @@ class Objective(nn.Module):
     def reset_metrics(self) -> None:
         """Empties torchmetrics that a step has fed, whose states would grow without end."""
         for metric in self.metrics:
-            metric.reset()
+            if metric.update_called:  # a reset costs as much as a small network's forward pass
+                metric.reset()

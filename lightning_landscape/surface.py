@@ -173,15 +173,16 @@ class LossSurface:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         if len(thetas) == 0:
             return torch.empty(0, dtype=dtype, device=self.device)
+        batches = self.batches if isinstance(self.batches, list) else _Moved(self.batches, self._objective)
         with _computing(grad=self._needs_grad):
             if len(thetas) > 1 and self.vectorized["losses"] is None:
-                some, first = thetas[:8], [next(iter(self.batches))]
+                some, first = thetas[:8], [next(iter(batches))]
                 self.vectorized["losses"] = vmap_wins(
                     lambda: losses_by_loop(self._objective, some, first, dtype),
                     lambda: losses_by_vmap(self._objective, some, first, dtype),
                 )
             run = losses_by_vmap if len(thetas) > 1 and self.vectorized["losses"] else losses_by_loop
-            values = run(self._objective, thetas, self.batches, dtype)
+            values = run(self._objective, thetas, batches, dtype)
         self.work.forward_passes += len(thetas) * self.evaluation_passes
         self.work.loss_evaluations += len(thetas)
         return values.detach()
@@ -286,6 +287,17 @@ class LossSurface:
             # A loss that holds derivatives (a physics-informed or an energy model) needs its graph.
             self._needs_grad = True
             return self.loss(theta)
+
+
+class _Moved:
+    """Batches that are read anew in each pass, on the device of an objective."""
+
+    def __init__(self, batches: Iterable[Any], objective: Objective) -> None:
+        self._batches = batches
+        self._objective = objective
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._objective.to_device, self._batches)
 
 
 @contextmanager

@@ -177,7 +177,8 @@ class Closing(LevelSetConnectivity):
 def test_fit_closes_with_every_summary_on_rank_zero_alone(
     rank_zero: bool, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer = SimpleNamespace(is_global_zero=rank_zero, callbacks=[Closing("first"), object(), Closing("second")])
+    callbacks = [Closing("first"), object(), Closing("second")]
+    trainer = SimpleNamespace(is_global_zero=rank_zero, callbacks=callbacks, loggers=[])
     LandscapeCLI.after_fit(SimpleNamespace(trainer=trainer))
     assert capsys.readouterr().out == printed
 
@@ -230,9 +231,11 @@ def test_digits_recipe_runs_twice_into_the_same_folders(
         assert all(word in closing for word in ("epoch", "level", "height", "verdict", "beads", "seconds"))
         assert str(project / "runs" / "digits" / "landscape") in closing.replace("\n", "")
         # Every offline run is kept; the check log is that of the last run.
-        assert len(list(project.glob("runs/digits/wandb/offline-run-*/run-*.wandb"))) == runs
+        kept = {str(file.parent) for file in project.glob("runs/digits/wandb/offline-run-*/run-*.wandb")}
+        assert len(kept) == runs
+        assert closing.rpartition("W&B run: ")[2].strip() in kept
         (row,) = (project / "runs/digits/landscape/checks.jsonl").read_text().splitlines()
         assert json.loads(row)["epoch"] == 0
     assert list(project.glob("runs/digits/landscape/*.png"))
-    for kept in ("snapshots/*.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "resolved_fit.yaml"):
-        assert list((project / "runs" / "digits").glob(kept))
+    for pattern in ("snapshots/*.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "resolved_fit.yaml"):
+        assert list((project / "runs" / "digits").glob(pattern))

@@ -29,7 +29,7 @@ def test_losses_against_bare_forward(
             for number in range(passes):
                 module.train(passes == 2 and number == 0)
                 for batch in surface.batches:
-                    module.training_step(batch, 0)
+                    torch.nn.functional.cross_entropy(module(batch[0]), batch[1])
 
     surface.losses(thetas)  # decides between vmap and the loop
     ratios = []
