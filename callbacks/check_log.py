@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lightning_landscape.atomic import replacing
+
 
 class CheckLog:
     """Rows of ``checks.jsonl`` in a folder, the canonical record of what the checks found.
@@ -67,11 +69,6 @@ class CheckLog:
         self._write()
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")  # one writer, so one name, left by a kill at most
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        with replacing(self.path) as file:
+            file.write(text.encode())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
-import secrets
 import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from torchvision.datasets.utils import calculate_md5
+
+from lightning_landscape.atomic import replacing
 
 _UNSIGNED_BYTE = b"\x00\x00\x08"
 
@@ -64,9 +64,7 @@ def find_archives(source: Path, names: Iterable[str]) -> Path | None:
 def unpack(archive: Path, md5: str, target: Path) -> None:
     """Unpack a gzip file once its checksum is right; ``target`` appears whole or not at all.
 
-    The data go to a file of another name in the target's folder, are synced to disk and then renamed,
-    so that a killed process leaves no half file and processes that unpack at once do not disturb each
-    other. ``archive`` is only read.
+    Processes that unpack at once do not disturb each other, and ``archive`` is only read.
 
     Raises:
         CorruptFileError: if the md5 of ``archive`` is another.
@@ -74,13 +72,5 @@ def unpack(archive: Path, md5: str, target: Path) -> None:
     found = calculate_md5(archive)
     if found != md5:
         raise CorruptFileError(f"{archive} is damaged: its md5 is {found} and should be {md5}. Fetch it anew")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with gzip.open(archive, "rb") as packed, partial.open("xb") as file:
-            shutil.copyfileobj(packed, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with gzip.open(archive, "rb") as packed, replacing(target) as file:
+        shutil.copyfileobj(packed, file)

@@ -21,6 +21,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from lightning_landscape.atomic import replacing
 from lightning_landscape.path import Connection, Profile, Verdict
 
 # Okabe and Ito's blue and vermilion, told apart with every common colour blindness; dashes and markers differ too.
@@ -163,15 +164,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure: any matplotlib figure.
         path: the file; its folder is made if need be and an older file of that name is replaced.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        with style.context(STYLE):
-            figure.savefig(partial, format="png")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(Path(path)) as file, style.context(STYLE):
+        figure.savefig(file, format="png")
 
 
 def _canvas(heights: list[float], right: float, title: str | None) -> tuple[Figure, list[Axes]]:

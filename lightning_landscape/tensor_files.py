@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,12 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lightning_landscape.atomic import replacing
+
 SUFFIX = ".safetensors"
 REPLACE = "Delete it, or copy it again from where it is intact."
-_TEMPORARY = f"{SUFFIX}.tmp"
-# A temporary file that nothing was written to for an hour belongs to a killed process. Asking whether
-# its process lives would misjudge one in another container or on another node of a shared folder.
-_STALE_SECONDS = 3600.0
 
 
 class SnapshotError(ValueError):
@@ -45,27 +39,13 @@ def read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, str
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
     """Write ``path`` so that it is there complete or not at all, also when the process is killed.
 
-    The bytes go to a temporary name in the same folder and to the disk, and are then renamed; temporary
-    files that killed processes left in the folder are removed on the way.
-
     Raises:
         ValueError: if safetensors cannot hold the tensors.
         OSError: if the disk refuses, for example when it is full; nothing is left behind then.
     """
     data = _serialize(tensors, header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path.parent)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{_TEMPORARY}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with replacing(path) as file:
+        file.write(data)
 
 
 def missing(path: Path) -> SnapshotError:
@@ -85,20 +65,3 @@ def _serialize(tensors: Mapping[str, Tensor], header: dict[str, str]) -> bytes:
     except (KeyError, ValueError, SafetensorError) as error:
         dtypes = ", ".join(sorted({str(tensor.dtype) for tensor in tensors.values()}))
         raise ValueError(f"safetensors cannot hold one of these dtypes: {dtypes} ({error}); convert it") from error
-
-
-def _remove_stale(folder: Path) -> None:
-    for path in folder.glob(f".*{_TEMPORARY}"):
-        with contextlib.suppress(FileNotFoundError):  # another process may clean up too
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders and journals its names itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -391,8 +391,8 @@ def test_failed_write_keeps_the_old_file(tmp_path: FilePath, monkeypatch: pytest
     target = tmp_path / "profile.png"
     target.write_bytes(b"old")
 
-    def half(self: Figure, path: FilePath, **_: Any) -> None:
-        path.write_bytes(b"\x89PNG half")
+    def half(self: Figure, file: BinaryIO, **_: Any) -> None:
+        file.write(b"\x89PNG half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", half)
@@ -409,8 +409,8 @@ def test_killed_write_keeps_the_old_file(tmp_path: FilePath) -> None:
 import os, signal
 from matplotlib.figure import Figure
 from lightning_landscape.plots import save_figure
-def half(self, path, **_):
-    path.write_bytes(b"half")
+def half(self, file, **_):
+    file.write(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 Figure.savefig = half
 save_figure(Figure(), {str(target)!r})
@@ -418,5 +418,7 @@ save_figure(Figure(), {str(target)!r})
     killed = subprocess.run([sys.executable, "-c", program], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert target.read_bytes() == b"old"
+    (leftover,) = tmp_path.glob(".*.tmp")
+    os.utime(leftover, (0, 0))
     save_figure(profile_figure(connection()), target)
-    assert list(tmp_path.iterdir()) == [target]  # the next write clears what the killed one left
+    assert list(tmp_path.iterdir()) == [target]  # the next write clears what an old kill left

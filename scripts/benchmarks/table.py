@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -19,7 +20,7 @@ def main(results: Path) -> None:
             f"{key}: {value:.3g}" if isinstance(value, float) else f"{key}: {value}"
             for key, value in bench["extra_info"].items()
         ]
-        table.add_row(bench["name"].removeprefix("test_"), f"{bench['stats']['median']:.3g}", "\n".join(shown))
+        table.add_row(escape(bench["name"].removeprefix("test_")), f"{bench['stats']['median']:.3g}", "\n".join(shown))
     Console(width=140).print(table)
 
 
