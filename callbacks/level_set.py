@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,7 +60,8 @@ class LevelSetConnectivity(Callback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point. It replaces the finder's own margin.
         overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
-            The straight line, its own measurement and the twin's training come on top.
+            The straight line, its own measurement and the twin's training come on top. So does one snapshot
+            of the weights a check, two with a twin; they are kept.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves, for data that cannot be read twice; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
@@ -102,7 +103,7 @@ class LevelSetConnectivity(Callback):
         margin: float = 0.05,
         overhead: float | None = 0.25,
         num_batches: int = 8,
-        batches: Iterable[Any] | None = None,
+        batches: Sequence[Any] | None = None,
         loss_fn: LossFunction | None = None,
         batch_norm: BatchNormMode = "recalibrate",
         max_seconds: float | None = None,
@@ -124,6 +125,8 @@ class LevelSetConnectivity(Callback):
                 raise ValueError(f"{argument} must be an integer from 1, got {count!r}")
         if finder is not None and not isinstance(finder, PathFinder):
             raise ValueError(f"finder must be a PathFinder such as DynamicStringSampling(), got {finder!r}")
+        if batches is not None and not isinstance(batches, list | tuple):
+            raise ValueError(f"batches must be a list of batches, got {type(batches).__name__}: pass list(...)")
         if batch_norm not in get_args(BatchNormMode):
             raise ValueError(f"batch_norm must be one of {', '.join(get_args(BatchNormMode))}, got {batch_norm!r}")
         if margin is None:
@@ -208,9 +211,15 @@ class LevelSetConnectivity(Callback):
         folder = self.folder
         # A second fit of the same trainer goes on where the first ended.
         restored = self._restored or (self.state_dict() if trainer.global_step > 0 else None) or None
+        if restored is not None and self.dirpath is None and os.path.isdir(restored["folder"]):
+            # Loggers give a resumed run another version, and with it another default folder.
+            folder = self.folder = Path(restored["folder"])
         self._restored = None
         self._forget()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # What would be refused in the real run is refused here; nothing is written.
+            with isolated_rng(self.seed):
+                on_rank_zero(trainer, lambda: self._make_surface(trainer, pl_module, {}) and None)
             return
         self._epochs = trainer.current_epoch
         if restored is not None:
@@ -235,7 +244,7 @@ class LevelSetConnectivity(Callback):
                 self._log.start()
             else:
                 self._log.resume(self._checks)
-                pairing.partner(self._store)  # now, not at the next check, is the time to miss a file
+            pairing.partner(self._store)  # now, not at the first check, is the time to miss a file
 
         on_rank_zero(trainer, prepare)
         self._pairing = pairing
@@ -266,6 +275,8 @@ class LevelSetConnectivity(Callback):
         self._batches_seen += 1
         if isinstance(self._pairing, Twin):
             self._pairing.step(batch_idx)
+            if self._pairing.failure is not None and self.on_error == "raise":
+                raise self._pairing.failure
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
@@ -295,6 +306,7 @@ class LevelSetConnectivity(Callback):
             "batches": self._batches_seen,
             "values": dict(self._values),
             "pairing": self._pairing.state_dict(),
+            "folder": str(self.folder),
             "vectorized": dict(self._surface.vectorized) if self._surface is not None else {},
         }
 
@@ -350,7 +362,7 @@ class LevelSetConnectivity(Callback):
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
         assert self._surface is not None
         require_equal_frozen(pl_module, partner)
-        surface = self._surface.with_module(pl_module)
+        surface = self._surface = self._surface.with_module(pl_module)
         work = None if self.overhead is None else self.overhead * self._batches_seen
         with check_progress(trainer, title) as progress:
             return self.finder.connect(
@@ -375,8 +387,7 @@ class LevelSetConnectivity(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, vectorized: dict[str, bool | None]
     ) -> LossSurface:
         if self.batches is not None:
-            probe: Iterable[Any] = [trainer.strategy.batch_to_device(batch) for batch in self.batches]
-            training = None
+            training, probe = None, list(self.batches)
         else:
             training = TrainingData(trainer)
             probe = training.take(self.num_batches)

@@ -114,8 +114,11 @@ class Reference(Pairing):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._partner = read_reference(path)
+        self._path = path
+        self._partner: Partner | None = None
 
     def partner(self, store: SnapshotStore) -> Partner:
-        """The reference, each time."""
+        """The reference, each time; read on first use, which is on rank zero as training starts."""
+        if self._partner is None:
+            self._partner = read_reference(self._path)
         return self._partner

@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 T = TypeVar("T")
 _LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy
@@ -52,7 +52,11 @@ class TrainingData:
             isinstance(loader.sampler, DistributedSampler) and loader.sampler.dataset is loader.dataset
         )
         sampler = None if order else loader.sampler
-        self._source = private_copy((loader.dataset, sampler, loader.collate_fn), trainer)
+        dataset = loader.dataset
+        if trainer.overfit_batches and loader.batch_size:  # type: ignore[attr-defined]  # trained on are the first alone
+            seen = min(len(dataset), int(trainer.num_training_batches) * loader.batch_size)  # type: ignore[arg-type]
+            dataset, sampler = Subset(dataset, range(seen)), None
+        self._source = private_copy((dataset, sampler, loader.collate_fn), trainer)
         # None for a data set that yields whole batches.
         self._batch_size = loader.batch_size
         if self._batch_size is None and loader.batch_sampler is not None:

@@ -25,7 +25,7 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
         compute: returns something that can be pickled.
 
     Raises:
-        Exception: on rank zero what ``compute`` raised, on the others a RuntimeError that says so.
+        BaseException: on rank zero what ``compute`` raised, on the others a RuntimeError that says so.
     """
     group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if trainer.world_size > 1 else None
     outcome: tuple[bool, Any] = (False, "rank zero did not run")
@@ -33,7 +33,7 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
     if trainer.is_global_zero:
         try:
             outcome = (True, compute())
-        except Exception as error:  # of any kind: the other ranks have to hear of it
+        except BaseException as error:  # an interrupt too: the other ranks have to hear of it
             failure = error
             outcome = (False, f"{type(error).__name__}: {error}")
     if group is not None:

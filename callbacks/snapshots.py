@@ -26,7 +26,7 @@ class SnapshotRecorder(Callback):
     Training is left bit-identical.
 
     Args:
-        dirpath: folder of the snapshots. Default: ``landscape/snapshots`` in the folder where
+        dirpath: folder of the snapshots. Default: ``snapshots`` in the folder where
             ``ModelCheckpoint`` makes its ``checkpoints``.
         every_n_epochs: save at the end of every n-th epoch.
         every_n_steps: save after every n-th optimizer step (``trainer.global_step``). Where a batch takes
@@ -117,7 +117,7 @@ class SnapshotRecorder(Callback):
         """Refuse sharded weights and find the folder."""
         if stage == "fit":
             require_replicated_weights(trainer, type(self).__name__)
-            self.store = SnapshotStore(resolve_folder(trainer, self.dirpath, "landscape/snapshots"))
+            self.store = SnapshotStore(resolve_folder(trainer, self.dirpath, "snapshots"))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh, unless training continues."""

@@ -53,6 +53,8 @@ class Twin(Pairing):
         self._groups: list[dict[str, Any]] | None = None
         self._pending: Any = None
         self._steps = trainer.global_step
+        self.failure: Exception | None = None
+        self._failed_ranks: Tensor | None = None
         self.module = cast(pl.LightningModule, detached_copy(module))
         for child in self.module.modules():
             if isinstance(child, pl.LightningModule):
@@ -65,7 +67,15 @@ class Twin(Pairing):
             self._optimizer = _single_optimizer(self.module.configure_optimizers())
 
     def partner(self, store: SnapshotStore) -> Partner:
-        """The twin's present parameters."""
+        """The twin's present parameters.
+
+        Raises:
+            RuntimeError: if a step of the twin failed, on any rank: it has stopped, and training goes on.
+        """
+        if self.failure is None and self._failed_ranks is not None and bool(self._failed_ranks):
+            self.failure = RuntimeError("a step failed on another rank")
+        if self.failure is not None:
+            raise RuntimeError(f"the twin has stopped: {self.failure}") from self.failure
         return dict(self.module.named_parameters())
 
     def _require_difference(self, module: nn.Module) -> None:
@@ -78,29 +88,61 @@ class Twin(Pairing):
 
     def keep(self, batch: Any) -> None:
         """Takes a copy of the batch before the module's step, which may change it in place."""
-        self._pending = copy.deepcopy(batch)
+        try:
+            self._pending = copy.deepcopy(batch) if self.failure is None else None
+        except Exception as error:  # whatever a user's batch raises
+            self.failure = error
 
     def follow(self, optimizer: Optimizer) -> None:
         """Takes over the hyperparameters with which the module is about to step."""
         self._groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
 
     def step(self, batch_idx: int) -> None:
-        """One forward and backward pass on the kept batch, and an optimiser step if the module took one."""
-        trainer, module = self._trainer, self.module
-        batch, self._pending = self._pending, None
-        seed = (self._seed + 1 + self._batches * trainer.world_size + trainer.global_rank) % 2**32
+        """One forward and backward pass on the kept batch, and an optimiser step if the module took one.
+
+        What goes wrong is kept in ``failure``: it ends the twin, not the training.
+        """
+        seed = (self._seed + 1 + self._batches * self._trainer.world_size + self._trainer.global_rank) % 2**32
         self._batches += 1
         with isolated_rng(seed), torch.enable_grad():
-            with trainer.precision_plugin.train_step_context():
-                output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
-            loss = output.get("loss") if isinstance(output, Mapping) else output
-            if isinstance(loss, Tensor):
-                (loss / trainer.accumulate_grad_batches).backward()
-            for metric in metrics_of(module):
-                metric.reset()  # some keep every batch that they have seen
-            if trainer.global_step > self._steps:
-                self._optimizer_step()
-        self._steps = trainer.global_step
+            try:
+                if self.failure is None:
+                    self._backward(batch_idx)
+            except Exception as error:  # out of memory, or whatever a user's step raises
+                self.failure = error
+            if self._trainer.global_step > self._steps:
+                self._steps = self._trainer.global_step
+                self._average_gradients()
+                try:
+                    if self.failure is None:
+                        self._optimizer_step()
+                except Exception as error:  # the same on every rank
+                    self.failure = error
+
+    def _backward(self, batch_idx: int) -> None:
+        batch, self._pending = self._pending, None
+        module = self.module
+        with self._trainer.precision_plugin.train_step_context():
+            output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if isinstance(loss, Tensor):
+            (loss / self._trainer.accumulate_grad_batches).backward()
+        for metric in metrics_of(module):
+            metric.reset()  # some keep every batch that they have seen
+
+    def _average_gradients(self) -> None:
+        """Every rank joins for every parameter, used by its batch or not, and also when its twin has failed."""
+        size = self._trainer.world_size
+        if size == 1:
+            return
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        failed = torch.tensor(float(self.failure is not None), device=parameters[0].device)
+        dist.all_reduce(failed)
+        self._failed_ranks = failed  # read at the next check: reading it here would wait for the device
+        for parameter in parameters:
+            grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            dist.all_reduce(grad)
+            parameter.grad = grad / size
 
     def _optimizer_step(self) -> None:
         groups = self._groups or []
@@ -111,13 +153,6 @@ class Twin(Pairing):
             )
         for mine, theirs in zip(self._optimizer.param_groups, groups, strict=True):
             mine.update(copy.deepcopy(theirs))
-        if self._trainer.world_size > 1:
-            for parameter in self.module.parameters():
-                if parameter.requires_grad:
-                    # Every rank joins for every parameter, used by its batch or not.
-                    grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                    dist.all_reduce(grad)
-                    parameter.grad = grad / self._trainer.world_size
         self.module.configure_gradient_clipping(
             self._optimizer, self._trainer.gradient_clip_val, self._trainer.gradient_clip_algorithm
         )
@@ -131,6 +166,7 @@ class Twin(Pairing):
                 "module": dict(self.module.state_dict()),
                 "optimizer": self._optimizer.state_dict(),
                 "batches": self._batches,
+                "failure": None if self.failure is None else str(self.failure),
             }
         )
 
@@ -139,6 +175,7 @@ class Twin(Pairing):
         self.module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._batches = state["batches"]
+        self.failure = None if state["failure"] is None else RuntimeError(state["failure"])
 
 
 class _QuietTrainer:
@@ -154,19 +191,26 @@ class _QuietTrainer:
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """Calls ``reset_parameters`` of every submodule that owns trainable parameters.
+    """Calls ``reset_parameters`` of every submodule that owns trainable parameters; frozen ones keep their values.
+
+    This is the initialisation of the layers, not one that the module's own ``__init__`` may give them afterwards.
 
     Raises:
         MisconfigurationException: naming the submodules that have no such method.
     """
     stubborn = []
-    for name, child in module.named_modules():
+    frozen = {p: p.detach().clone() for p in module.parameters() if not p.requires_grad}
+    # Children first: what owns them may set what their own initialisation does not.
+    for name, child in reversed(list(module.named_modules())):
         if any(parameter.requires_grad for parameter in child.parameters(recurse=False)):
             reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
             if callable(reset):
                 reset()
             else:
                 stubborn.append(f"{name or 'the module itself'} ({type(child).__name__})")
+    with torch.no_grad():
+        for parameter, value in frozen.items():
+            parameter.copy_(value)
     if stubborn:
         raise MisconfigurationException(
             f"pairs='twin' cannot re-initialise {', '.join(stubborn[:5])}: these own parameters and have no "

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torchmetrics import Metric
@@ -28,10 +29,10 @@ class DetachedTrainer:
     global_rank = 0
     local_rank = 0
     is_global_zero = True
-    logger = None
-    loggers: tuple[()] = ()
 
     def __init__(self, current_epoch: int = 0, global_step: int = 0) -> None:
+        self.logger = DummyLogger()  # drops what a step hands to logger.experiment
+        self.loggers = [self.logger]
         self.current_epoch = current_epoch
         self.global_step = global_step
 

@@ -42,7 +42,8 @@ class Objective(nn.Module):
         super().__init__()
         self.module = detached_copy(module)
         self.loss_fn = loss_fn
-        self.device = torch.device(device) if device is not None else self._require_parameters()[0].device
+        first = self._require_parameters()[0]
+        self.device = torch.device(device) if device is not None else first.device
         self.module.to(self.device).eval()
         for child in self.module.modules():
             if isinstance(child, nn.RNNBase):

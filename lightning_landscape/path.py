@@ -169,7 +169,9 @@ class Path:
 
 def distance(start: Tensor, end: Tensor) -> float:
     """Euclidean distance of two flat vectors."""
-    return float(torch.linalg.vector_norm(end - start, dtype=torch.float64))
+    # Apple's GPUs have no float64.
+    precise = None if start.device.type == "mps" else torch.float64
+    return float(torch.linalg.vector_norm(end - start, dtype=precise))
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ class Connection:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Connection:
-        """The inverse of :meth:`to_dict`; unknown keys are ignored and ``path`` is ``None``.
+        """Reads :meth:`to_dict` back: ``path`` is ``None``, what was not finite is NaN, unknown keys are ignored.
 
         Raises:
             KeyError: if a field is missing.

@@ -264,7 +264,7 @@ class LossSurface:
         generator = torch.get_rng_state()
         second = self.loss(theta)
         drew = not torch.equal(generator, torch.get_rng_state())
-        tolerance = 100 * torch.finfo(torch.float32).eps * max(1.0, abs(first))
+        tolerance = 100 * torch.finfo(torch.float32).eps * max(1e-3, abs(first))
         if abs(first - second) > tolerance:
             if drew:
                 cause = (

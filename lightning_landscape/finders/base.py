@@ -25,10 +25,10 @@ class Budget:
 
     Work is counted, not timed, so that a search ends at the same place on every machine: its unit is one
     training step (forward and backward of one point on one batch), a forward pass is a third of it. The
-    straight line and the final measurement are always made, and are counted too.
+    straight line and the final measurement are always made, and come on top.
 
     Args:
-        work: training steps, or ``None`` for no limit.
+        work: training steps for the search beyond the straight line, or ``None`` for no limit.
         max_seconds: an extra brake on wall time, which makes results depend on the machine.
 
     Raises:
@@ -60,8 +60,12 @@ class Ledger:
     def __init__(self, surface: LossSurface, budget: Budget) -> None:
         self._surface = surface
         self._budget = budget
-        self._before = copy.copy(surface.work)
         self._opened = time.perf_counter()
+        self._before = self._searching = copy.copy(surface.work)
+
+    def begin(self) -> None:
+        """From here on work counts against the budget."""
+        self._searching = copy.copy(self._surface.work)
 
     @property
     def spent(self) -> Work:
@@ -79,7 +83,9 @@ class Ledger:
         limit = self._budget.max_seconds
         if limit is not None and self.seconds >= limit:
             return 0.0
-        return math.inf if self._budget.work is None else max(0.0, self._budget.work - self.spent.total)
+        if self._budget.work is None:
+            return math.inf
+        return max(0.0, self._budget.work - self._surface.work.since(self._searching).total)
 
 
 @dataclass
@@ -184,6 +190,7 @@ class PathFinder(ABC):
         else:
             straight.refine(surface, level)
             if not line.height <= level:
+                ledger.begin()
                 found, reason = self.search(Search(surface, level, ledger, line, progress or _quiet))
                 candidates.append(found)
         for candidate in candidates:
@@ -196,7 +203,9 @@ class PathFinder(ABC):
 def _connection(chain: Chain, line: Segment, level: float, reason: Reason, ledger: Ledger) -> Connection:
     profile, linear = chain.profile(), Chain([line], line.length, 1).profile()
     path = Path(chain.beads())
-    # With a loss that is not finite at an end, a level derived from it would be reached by anything.
+    # An infinite level, given or derived from an infinite loss at an end, would be reached by anything.
+    if not math.isfinite(profile.height):
+        reason = Reason.DIVERGED
     connected = reason is not Reason.DIVERGED and profile.height <= level
     spent = ledger.spent
     return Connection(
