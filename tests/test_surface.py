@@ -583,3 +583,26 @@ def test_with_module_sees_what_changed_and_counts_anew() -> None:
 def test_a_surface_says_what_it_is() -> None:
     text = repr(LossSurface(mlp(), pairs(), mse))
     assert text == "LossSurface(Sequential, dimension=23, batch_norm='recalibrate', device='cpu')"
+
+
+def test_parameters_that_a_step_reaches_past_functional_call_are_computed_by_the_loop() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+            self.weights = [self.weight]
+
+    surface = LossSurface(Listed(), [None], lambda module, batch: sum(w.square().sum() for w in module.weights))
+    # Copies of the installed point would agree by accident; so would any others, were nothing else installed.
+    surface.losses(surface.point().expand(8, -1))
+    surface.gradients(surface.point().expand(8, -1), None)
+    assert surface.vectorized == {"losses": False, "gradients": False}
+    assert surface.losses(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])).tolist() == [0.0, 1.0]
+
+
+def test_small_losses_that_differ_are_not_taken_for_rounding() -> None:
+    def noisy(module: nn.Module, batch: None) -> Tensor:
+        return 1e-6 * (module.weight.square().sum() + torch.rand(()))
+
+    with pytest.raises(ValueError, match="draws random numbers"):
+        LossSurface(nn.Linear(2, 2), [None], noisy)

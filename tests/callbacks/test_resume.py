@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.loggers import CSVLogger
 from resumable import EPOCHS, KILLED, SAVED, run, without_figures
 
 from lightning_landscape import SnapshotStore, surface
 from lightning_landscape.callbacks import LevelSetConnectivity, publishing
 from lightning_landscape.callbacks.check_log import CheckLog
+from lightning_landscape.finders import LinearPath
 from lightning_landscape.snapshots import SnapshotError
 
 pytestmark = [
@@ -213,3 +218,24 @@ def test_state_is_plain_and_small(tmp_path: Path) -> None:
     assert saved["epochs"] == EPOCHS - 1
     assert saved["pairing"]["name"] == "epoch=003-step=000016"
     assert len(json.dumps(saved)) < 2000
+
+
+def test_a_run_that_named_no_folder_goes_on_in_the_one_it_had(tmp_path: Path) -> None:
+    # Loggers number the versions of a run, and a resumed one is another version.
+    def fit(epochs: int, ckpt_path: Path | None = None) -> LevelSetConnectivity:
+        callback = LevelSetConnectivity(finder=LinearPath(), num_batches=1)
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=CSVLogger(tmp_path, name="run"),
+            callbacks=[callback, ModelCheckpoint(tmp_path / "checkpoints", save_last=True)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(BoringModel(), ckpt_path=ckpt_path)
+        return callback
+
+    first = fit(2)
+    resumed = fit(4, tmp_path / "checkpoints" / "last.ckpt")
+    assert resumed.folder == first.folder
+    assert [row["check"] for row in resumed.rows] == [1, 2, 3]

@@ -367,7 +367,7 @@ def test_state_is_plain_data_that_weights_only_loads(tmp_path: Path) -> None:
     saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"][recorder.state_key]
     assert saved == recorder.state_dict()
     assert saved == {
-        "dirpath": str(tmp_path / "landscape" / "snapshots"),
+        "dirpath": str(tmp_path / "snapshots"),
         "snapshots": {snapshot.name: snapshot.content_hash for snapshot in recorder.snapshots},
         "passed": [[0.5, "epoch=000-step=000001"]],
     }
@@ -378,7 +378,7 @@ def test_fresh_run_with_the_same_recorder_starts_afresh(tmp_path: Path) -> None:
     recorder = SnapshotRecorder(monitor="metric", thresholds=[0.5], every_n_epochs=1)
     for folder in ("one", "two"):
         fit(tmp_path / folder, Net([0.4]), recorder, max_epochs=1)
-        assert recorder.store.dirpath == tmp_path / folder / "landscape" / "snapshots"
+        assert recorder.store.dirpath == tmp_path / folder / "snapshots"
         assert names(recorder) == ["epoch=000-step=000001", "epoch=000-step=000003"]
 
 
@@ -408,7 +408,7 @@ def test_default_folder_is_beside_the_checkpoints(tmp_path: Path) -> None:
     recorder, checkpoint = SnapshotRecorder(every_n_epochs=1), ModelCheckpoint()
     logger = CSVLogger(tmp_path, name="digits")
     fit(tmp_path / "other", Net(), recorder, checkpoint, max_epochs=1, logger=logger, enable_checkpointing=True)
-    assert recorder.store.dirpath == tmp_path / "digits" / "version_0" / "landscape" / "snapshots"
+    assert recorder.store.dirpath == tmp_path / "digits" / "version_0" / "snapshots"
     assert Path(checkpoint.dirpath) == tmp_path / "digits" / "version_0" / "checkpoints"
     assert len(recorder.store) == 1
 

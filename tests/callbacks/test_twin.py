@@ -261,3 +261,46 @@ def test_run_without_a_twin_cannot_be_resumed_with_one(tmp_path: Path) -> None:
     fit(tmp_path, Net(), max_epochs=1).save_checkpoint(tmp_path / "run.ckpt")
     with pytest.raises(MisconfigurationException, match="the checkpoint holds no twin"):
         fit(tmp_path, Net(), Watched(), ckpt_path=tmp_path / "run.ckpt")
+
+
+class Fragile(Net):
+    """Its twin's fifth step fails, its own never does."""
+
+    steps = 0
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.steps += 1
+        if self.steps == 5 and not isinstance(self._trainer, pl.Trainer):
+            raise RuntimeError("out of memory")
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_twin_that_fails_ends_itself_and_not_the_training(tmp_path: Path) -> None:
+    pl.seed_everything(0, verbose=False)
+    alone = Fragile()
+    fit(tmp_path, alone)
+    pl.seed_everything(0, verbose=False)
+    module = Fragile()
+    callback = LevelSetConnectivity(
+        "twin", finder=LinearPath(), num_batches=2, dirpath=tmp_path, loss_fn=lambda m, b: m.net(b[0]).square().mean()
+    )
+    with pytest.warns(UserWarning, match="the twin has stopped: out of memory"):
+        fit(tmp_path, module, callback)
+    assert [row["reason"] for row in callback.rows][-1] == "error"
+    for mine, theirs in zip(module.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    state = callback._pairing.state_dict()
+    assert state["failure"] == "out of memory"
+
+
+def test_a_twin_that_fails_ends_the_training_if_asked(tmp_path: Path) -> None:
+    callback = LevelSetConnectivity(
+        "twin",
+        finder=LinearPath(),
+        num_batches=2,
+        dirpath=tmp_path,
+        on_error="raise",
+        loss_fn=lambda m, b: m.net(b[0]).square().mean(),
+    )
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(tmp_path, Fragile(), callback)

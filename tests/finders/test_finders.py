@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_on_the_way_never_connects(
 ) -> None:
     found = finder.connect(surface_of(strip(value)), LEFT, RIGHT, level)
     assert found.verdict == "not_found"
-    assert found.reason == ("depth" if isinstance(finder, LinearPath) else "diverged")
+    assert found.reason == "diverged"
     assert not found.height <= 1e9
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["height"] is None
 
@@ -455,3 +455,18 @@ def test_a_search_runs_where_gradients_are_off(context: Any) -> None:
         start, end = LEFT.clone(), RIGHT.clone()
         inside = DynamicStringSampling().connect(surface_of(), start, end, LEVEL)
     assert row(inside) == row(outside)
+
+
+def test_the_straight_line_comes_on_top_of_the_budget() -> None:
+    surface = surface_of()
+    line = LinearPath().connect(surface, LEFT, RIGHT, LEVEL).work
+    found = DynamicStringSampling(shorten=0).connect(surface, LEFT, RIGHT, LEVEL, budget=Budget(work=line / 2))
+    assert found.gradient_steps > 0
+    assert DynamicStringSampling().connect(surface, LEFT, RIGHT, LEVEL, budget=Budget(work=0)).gradient_steps == 0
+
+
+def test_an_infinite_loss_on_the_way_is_not_below_an_infinite_level() -> None:
+    surface = surface_of(lambda x: 1 / x[0].abs())
+    for finder in (LinearPath(), DynamicStringSampling()):
+        found = finder.connect(surface, LEFT, RIGHT, math.inf)
+        assert (found.verdict, found.reason) == ("not_found", "diverged")
