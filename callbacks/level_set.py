@@ -21,7 +21,7 @@ from lightning_landscape.batch_norm import BatchNormMode
 from lightning_landscape.callbacks.check_log import CheckLog
 from lightning_landscape.callbacks.folders import resolve_folder
 from lightning_landscape.callbacks.pairings import First, Lagged, Pairing, Partner, Reference, require_equal_frozen
-from lightning_landscape.callbacks.probe import TrainingData
+from lightning_landscape.callbacks.probe import probe_surface
 from lightning_landscape.callbacks.progress import check_progress
 from lightning_landscape.callbacks.publishing import METRICS, publish, scalars_of
 from lightning_landscape.callbacks.ranks import on_rank_zero
@@ -219,7 +219,7 @@ class LevelSetConnectivity(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             # What would be refused in the real run is refused here; nothing is written.
             with isolated_rng(self.seed):
-                on_rank_zero(trainer, lambda: self._make_surface(trainer, pl_module, {}) and None)
+                on_rank_zero(trainer, lambda: self._probe(trainer, pl_module) and None)
             return
         self._epochs = trainer.current_epoch
         if restored is not None:
@@ -239,7 +239,10 @@ class LevelSetConnectivity(Callback):
             self._store = SnapshotStore(folder / "snapshots")
             self._log = CheckLog(folder / "checks.jsonl")
             with isolated_rng(self.seed):
-                self._surface = self._make_surface(trainer, pl_module, restored["vectorized"] if restored else {})
+                self._surface = self._probe(trainer, pl_module)
+                # Chosen by the clock: a resumed run goes on with the choice it had.
+                self._surface.vectorized.update(restored["vectorized"] if restored else {})
+                self._surface.decide()
             if restored is None:
                 self._log.start()
             else:
@@ -383,24 +386,8 @@ class LevelSetConnectivity(Callback):
                 raise
             rank_zero_warn(f"check {row['check']} could not be published: {type(error).__name__}: {error}")
 
-    def _make_surface(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, vectorized: dict[str, bool | None]
-    ) -> LossSurface:
-        if self.batches is not None:
-            training, probe = None, list(self.batches)
-        else:
-            training = TrainingData(trainer)
-            probe = training.take(self.num_batches)
-        try:
-            surface = LossSurface(pl_module, probe, self.loss_fn, training, self.batch_norm)
-        except ValueError as error:
-            raise MisconfigurationException(f"LevelSetConnectivity cannot define the loss surface: {error}") from error
-        # A surface chooses how to compute by the clock: now, so that every checkpoint has the choice.
-        surface.vectorized.update(vectorized)
-        stack = surface.point().expand(8, -1)
-        surface.losses(stack)
-        surface.gradients(stack, next(surface.training_stream()))
-        return surface
+    def _probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> LossSurface:
+        return probe_surface(trainer, pl_module, self.batches, self.num_batches, self.loss_fn, self.batch_norm)
 
     def _make_pairing(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Pairing:
         if self.pairs == "twin":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -13,6 +13,10 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
+
+from lightning_landscape.batch_norm import BatchNormMode
+from lightning_landscape.objective import LossFunction
+from lightning_landscape.surface import LossSurface
 
 T = TypeVar("T")
 _LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy
@@ -87,6 +91,31 @@ class TrainingData:
         batch = self._trainer.precision_plugin.convert_input(batch)
         batch = self._trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def probe_surface(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    batches: Sequence[Any] | None,
+    num_batches: int,
+    loss_fn: LossFunction | None,
+    batch_norm: BatchNormMode,
+) -> LossSurface:
+    """The loss surface of a run: E over ``batches``, or over ``num_batches`` drawn from the training data.
+
+    Draws from the global random state: call it inside ``isolated_rng``.
+
+    Raises:
+        MisconfigurationException: where no surface can be defined, with what to do.
+    """
+    training = None
+    if batches is None:
+        training = TrainingData(trainer)
+        batches = training.take(num_batches)
+    try:
+        return LossSurface(module, batches, loss_fn, training, batch_norm)
+    except ValueError as error:
+        raise MisconfigurationException(f"LevelSetConnectivity cannot define the loss surface: {error}") from error
 
 
 def private_copy(source: T, trainer: pl.Trainer) -> T:

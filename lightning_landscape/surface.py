@@ -215,6 +215,13 @@ class LossSurface:
         self.work.gradient_steps += len(thetas)
         return losses, gradients
 
+    def decide(self) -> None:
+        """Chooses between vmap and the loop now, rather than when the first stack of points comes."""
+        stack = self._origin.expand(8, -1)
+        self.losses(stack)
+        self.gradients(stack, next(self.training_stream()))
+        self.work = Work()
+
     def training_stream(self) -> Iterator[Any]:
         """Training batches without end: one pass over ``training_batches`` after another.
 
