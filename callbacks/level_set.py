@@ -218,8 +218,11 @@ class LevelSetConnectivity(Callback):
         self._forget()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             # What would be refused in the real run is refused here; nothing is written.
-            with isolated_rng(self.seed):
-                on_rank_zero(trainer, lambda: self._probe(trainer, pl_module) and None)
+            def rehearse() -> None:
+                with isolated_rng(self.seed):
+                    self._probe(trainer, pl_module)
+
+            on_rank_zero(trainer, rehearse)
             return
         self._epochs = trainer.current_epoch
         if restored is not None:

@@ -149,7 +149,8 @@ class Chain:
                     continue  # the end of the segment before
                 here = (start + where * segment.length) / total if total and math.isfinite(total) else where
                 if t and here <= t[-1]:  # the same point but for rounding
-                    loss[-1] = max(loss[-1], segment.losses[where])
+                    value = segment.losses[where]
+                    loss[-1] = value if math.isnan(value) else max(loss[-1], value)
                     continue
                 t.append(here)
                 loss.append(segment.losses[where])

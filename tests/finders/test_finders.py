@@ -470,3 +470,10 @@ def test_an_infinite_loss_on_the_way_is_not_below_an_infinite_level() -> None:
     for finder in (LinearPath(), DynamicStringSampling()):
         found = finder.connect(surface, LEFT, RIGHT, math.inf)
         assert (found.verdict, found.reason) == ("not_found", "diverged")
+
+
+def test_a_nan_is_not_lost_where_two_samples_are_one_point() -> None:
+    near = 1e-18  # the same arc length as the end of the segment before, in float64
+    first = Segment(LEFT, torch.zeros(2), {0.0: 0.0, 1.0: 0.1})
+    second = Segment(torch.zeros(2), RIGHT, {0.0: 0.1, near: math.nan, 1.0: 0.0})
+    assert math.isnan(Chain([first, second], 2.0, 9).profile().height)
