@@ -99,7 +99,7 @@ def test_missing_sharded_truncated_and_foreign_files_are_named(tmp_path: Path) -
     path = tmp_path / "run.ckpt"
     torch.save({"state_dict": {"w": torch.ones(2000)}}, path)
     data = path.read_bytes()
-    for content in (b"", data[:40], data[: len(data) // 2], data[:-1], b"hello", b"\x80\x02"):
+    for content in (b"", data[:40], data[: len(data) // 2], data[:-1], b"hello", b"\x80\x02", b"root:x:0:0"):
         path.write_bytes(content)
         with pytest.raises(SnapshotError, match=r"run\.ckpt is (truncated or no|no) checkpoint"):
             read_reference(path)
