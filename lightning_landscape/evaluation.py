@@ -1,7 +1,7 @@
 """Losses and gradients at a stack of points, one by one or all at once.
 
 Which of the two is faster depends on module and device: ``torch.func.vmap`` wins on small dense
-networks and on GPUs, the loop on convolutions on a CPU; some modules (``nn.LSTM``) run in the loop alone.
+networks and on GPUs, the loop on convolutions on a CPU; recurrent layers run in the loop alone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def losses_by_loop(objective: Objective, thetas: Tensor, batches: Iterable[Any],
 
 def losses_by_vmap(objective: Objective, thetas: Tensor, batches: Iterable[Any], dtype: torch.dtype) -> Tensor:
     """Mean loss over ``batches`` at all rows of ``thetas`` together."""
+    _require_batching_rules(objective)
     _forget_point(objective, thetas)
 
     def stack(thetas: Tensor) -> Tensor:
@@ -92,6 +93,7 @@ def gradients_by_vmap(objective: Objective, thetas: Tensor, batch: Any) -> tuple
         loss: Tensor = functional_call(objective, parameters, (batch,))
         return loss
 
+    _require_batching_rules(objective)
     _forget_point(objective, thetas)
     objective.norms.step()
     losses, gradients = [], []
@@ -114,6 +116,13 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
         for child, attributes in kept:
             vars(child).clear()
             vars(child).update(attributes)
+
+
+def _require_batching_rules(module: nn.Module) -> None:
+    """Refuses recurrent layers: vmap fails on their forward pass, and takes their gradients point by point, slowly."""
+    for child in module.modules():
+        if isinstance(child, nn.RNNBase):
+            raise NotImplementedError(f"{type(child).__name__} has no batching rule for vmap: leave out vectorize=True")
 
 
 def _forget_point(objective: Objective, thetas: Tensor) -> None:

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from lightning_landscape import LossSurface
+from lightning_landscape.finders import (
+    AutoNEB,
+    BezierCurve,
+    Budget,
+    DynamicStringSampling,
+    Ladder,
+    LinearPath,
+    PolygonalChain,
+    SimplifiedString,
+)
+from lightning_landscape.models import ReLUNetwork
+from lightning_landscape.theory import kink_ordering
+from lightning_landscape.theory.counterexample import Counterexample, component, counterexample
+from lightning_landscape.theory.weights import flatten, weights_at
+
+SINGLE = [(1, 1, 1), (2, 1, 1), (3, 4, 1, 2), (2, 1, 1, 3, 2), (2, 5, 1, 1)]
+SPANNING = [(2, 2, 1), (2, 3, 2), (3, 3, 4), (2, 5, 4), (5, 4, 3), (2, 3, 3, 2), (4, 2, 5, 3, 2, 1), (2, 4, 4, 4, 3)]
+ORDERED = [(2, 3, 1), (2, 6, 1), (4, 5, 3), (2, 2, 3, 1), (2, 3, 4, 2), (3, 4, 5, 1)]
+ALL = SINGLE + SPANNING + ORDERED
+
+
+def surface_of(example: Counterexample) -> LossSurface:
+    return LossSurface(example.module, [example.batch], vectorize=True)
+
+
+@pytest.mark.parametrize("widths", ALL)
+def test_both_ends_are_the_same_minimum_below_the_height_and_differ_in_their_label(widths: tuple[int, ...]) -> None:
+    example = counterexample(widths)
+    surface = surface_of(example)
+    least = 0.5 if widths in SINGLE else 0.0
+    assert surface.loss(example.theta_a) == pytest.approx(least, abs=1e-20)
+    assert surface.loss(example.theta_b) == pytest.approx(least, abs=1e-20)
+    assert torch.equal(surface.point(), example.theta_a)
+    assert example.theta_a.dtype == example.batch[0].dtype == torch.float64
+    assert float(example.batch[1].square().sum(1).mean()) == pytest.approx(1.0)
+    assert example.separating_height > least + 1e-6
+    assert component(example.module, example.theta_a) != component(example.module, example.theta_b)
+    assert None not in (component(example.module, example.theta_a), component(example.module, example.theta_b))
+
+
+@pytest.mark.parametrize("widths", SPANNING + ORDERED)
+def test_the_ends_compute_one_function(widths: tuple[int, ...]) -> None:
+    example = counterexample(widths)
+    surface, x = surface_of(example), torch.randn(50, widths[0], dtype=torch.float64)
+    first, second = (functional_call(example.module, surface.state(theta), (x,)) for theta in example[2:4])
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("units", range(2, 7))
+def test_the_height_of_the_spanning_proof_is_tight(units: int) -> None:
+    example = counterexample((2, units, units - 1))
+    assert example.separating_height == pytest.approx(1 / (units * (units - 1)))
+    corners = example.batch[1]
+    torch.testing.assert_close(
+        corners @ corners.T, torch.eye(units).double() * units / (units - 1) - 1 / (units - 1), atol=1e-12, rtol=0
+    )
+    # Targets cut to a half-space: the best that columns can do which span no more than it.
+    directions = torch.randn(3000, units - 1, dtype=torch.float64)
+    directions = torch.cat([-corners, directions / directions.norm(dim=1, keepdim=True)])
+    missed = (corners @ directions.T).clamp_min(0).square().sum(0) / units
+    assert float(missed.min()) == pytest.approx(example.separating_height)
+
+
+def test_the_known_example_of_the_paper() -> None:
+    assert counterexample((2, 3, 2)).separating_height == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sum_of_n_ramps_changes_sign_at_most_n_minus_1_times(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.linspace(-6, 6, 6001, dtype=torch.float64)
+    most = 0
+    for _ in range(200):
+        n = int(torch.randint(1, 7, (), generator=generator))
+        slopes, offsets, factors = torch.randn(3, n, 1, generator=generator, dtype=torch.float64)
+        if seed % 2:  # alternating weights, the worst case
+            factors = factors.abs() * (-1.0) ** torch.arange(n)[:, None]
+            slopes = slopes.abs() * (1.0 if seed % 4 == 1 else torch.where(torch.arange(n)[:, None] < n // 2, -1.0, 1))
+        values = (factors * torch.relu(slopes * grid + offsets)).sum(0)
+        signs = values[values.abs() > 1e-12].sign()
+        changes = int((signs[1:] != signs[:-1]).sum())
+        assert changes <= n - 1
+        most = max(most, changes)
+    assert most >= 2
+
+
+def least_on(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int = 400) -> float:
+    """The least value that Adam meets from a point."""
+    point = start.clone().requires_grad_()
+    optimizer, least = torch.optim.Adam([point], lr=0.02), float("inf")
+    for _ in range(steps):
+        value = loss(point)
+        least = min(least, value.item())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    return least
+
+
+def confined(proof: str, widths: tuple[int, ...], weights: list[Tensor], noise: Tensor) -> list[Tensor]:
+    """Weights put onto the wall between the components."""
+    first, last = weights[0].clone(), weights[-1].clone()
+    if proof == "single":
+        last[0] = 0.0
+    elif proof == "spanning":
+        size = widths[-2] - 1
+        direction = noise[:size] / noise[:size].norm()
+        cut = last[:size]
+        last = torch.cat([cut - direction[:, None] * torch.relu(direction @ cut), last[size:]])
+    else:
+        first = torch.cat([first[:1, :2] * first[1:2, :1].abs().clamp_min(1e-3), first[1:, :2]])
+        first = torch.cat([first, weights[0][:, 2:]], dim=1)
+    return [first, *weights[1:-1], last]
+
+
+@pytest.mark.parametrize(
+    ("proof", "widths"),
+    [("single", (2, 1, 3, 1)), ("spanning", (2, 3, 2)), ("spanning", (3, 4, 4, 3)), ("order", (2, 3, 1))]
+    + [("order", (2, 5, 1)), ("order", (2, 2, 4, 1)), ("order", (2, 3, 3, 1))],
+)
+def test_on_the_wall_no_weights_get_below_the_height(proof: str, widths: tuple[int, ...]) -> None:
+    example = counterexample(widths)
+    x, y = example.batch
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(max(widths), generator=generator, dtype=torch.float64)
+    if proof == "spanning":
+        noise[: widths[-2] - 1] = -y[0, : widths[-2] - 1]  # the direction that gives most away
+
+    def loss(theta: Tensor) -> Tensor:
+        state, parts = x, []
+        for parameter in example.module.parameters():
+            part, theta = theta[: parameter.numel()], theta[parameter.numel() :]
+            parts.append(part.reshape(parameter.shape))
+        weights = confined(proof, widths, parts, noise)
+        for weight in weights[:-1]:
+            state = torch.relu(state @ weight.T)
+        return (state @ weights[-1].T - y).square().sum(1).mean()
+
+    least = float("inf")
+    for scale in (0.01, 0.1, 0.5):
+        start = example.theta_a + scale * torch.randn(example.theta_a.shape, generator=generator, dtype=torch.float64)
+        least = min(least, least_on(loss, start))
+    assert least >= example.separating_height * (1 - 1e-9)
+    if proof != "order":
+        assert least <= example.separating_height * 1.2
+
+
+@pytest.mark.parametrize("widths", ALL)
+def test_where_the_label_is_missing_or_about_to_change_e_is_above_the_height(widths: tuple[int, ...]) -> None:
+    example = counterexample(widths)
+    surface = surface_of(example)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        middle = torch.lerp(example.theta_a, example.theta_b, 0.5)
+        middle = middle + torch.randn(middle.shape, generator=generator, dtype=torch.float64)
+        t = torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
+        path = torch.cat(
+            [torch.lerp(example.theta_a, middle, t), torch.lerp(middle, example.theta_b, t[1:])]
+        )  # a path around
+        losses = surface.losses(path)
+        assert losses.max() >= example.separating_height
+        labels = [component(example.module, theta) for theta in path]
+        for loss, label in zip(losses, labels, strict=True):
+            assert label is not None or loss >= example.separating_height * (1 - 1e-9)
+        inside = [label for loss, label in zip(losses, labels, strict=True) if loss < example.separating_height]
+        assert inside[0] == labels[0]
+        assert inside[-1] == labels[-1]
+        # Between two neighbours below the height the label cannot change.
+        for index in range(len(path) - 1):
+            if max(losses[index], losses[index + 1]) < 0.5 * example.separating_height:
+                assert labels[index] == labels[index + 1]
+
+
+@pytest.mark.parametrize("widths", [(2, 1, 2), (2, 3, 2), (2, 4, 1), (2, 3, 3, 1)])
+def test_a_walk_below_the_height_keeps_its_label(widths: tuple[int, ...]) -> None:
+    example = counterexample(widths)
+    surface, generator = surface_of(example), torch.Generator().manual_seed(0)
+    theta, start = example.theta_a, component(example.module, example.theta_a)
+    for _ in range(60):
+        size = torch.rand(64, 1, generator=generator, dtype=torch.float64) ** 3 * 0.2
+        proposals = theta + size * torch.randn(64, len(theta), generator=generator, dtype=torch.float64)
+        losses = surface.losses(proposals)
+        lower = surface.losses(torch.lerp(theta, proposals, 0.5))
+        allowed = proposals[torch.maximum(losses, lower) < example.separating_height]
+        if len(allowed):
+            theta = allowed[(allowed - theta).norm(dim=1).argmax()]
+            assert component(example.module, theta) == start
+    assert (theta - example.theta_a).norm() > 0.05
+
+
+FINDERS: dict[str, Any] = {
+    "linear": LinearPath(),
+    "string": DynamicStringSampling(max_depth=4, max_bead_steps=60),
+    "midpoint": DynamicStringSampling(max_depth=4, max_bead_steps=60, split="midpoint"),
+}
+OTHERS: dict[str, Any] = {
+    "string": DynamicStringSampling(),
+    "chain": PolygonalChain(),
+    "bezier": BezierCurve(),
+    "neb": AutoNEB(),
+    "simplified": SimplifiedString(),
+    "ladder": Ladder(),
+}
+
+
+def search(finder: Any, widths: tuple[int, ...], share: float, work: float | None) -> None:
+    example = counterexample(widths)
+    surface = surface_of(example)
+    least = surface.loss(example.theta_a)
+    level = least + share * (example.separating_height - least)
+    found = finder.connect(surface, example.theta_a, example.theta_b, level, Budget(work))
+    assert found.verdict == "not_found"
+    assert found.height >= example.separating_height * (1 - 1e-3)
+    assert found.path is not None
+    labels = {component(example.module, theta) for theta in found.path.resample(401).beads}
+    assert {component(example.module, example.theta_a), component(example.module, example.theta_b)} <= labels
+
+
+@pytest.mark.parametrize("widths", [(2, 1, 1), (2, 3, 2), (2, 3, 1), (2, 3, 3, 2)])
+@pytest.mark.parametrize("finder", FINDERS)
+def test_finders_do_not_find_what_is_not_there(finder: str, widths: tuple[int, ...]) -> None:
+    search(FINDERS[finder], widths, 0.9, 2000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("widths", [(2, 3, 2), (2, 3, 1)])
+@pytest.mark.parametrize("finder", OTHERS)
+def test_no_finder_finds_what_is_not_there(finder: str, widths: tuple[int, ...]) -> None:
+    search(OTHERS[finder], widths, 0.9, 4000)
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ((1, 3, 1), r"widths\[0\] must be at least 2"),
+        ((1, 2, 2, 1), r"widths\[0\] must be at least 2"),
+        ((2, 4, 4, 4, 1), "at least 3 outputs"),
+        ((2, 3), "at least one hidden layer"),
+        ((2, 0, 1), r"widths\[1\] must be an integer of at least 1"),
+        ((2, 2.5, 1), r"widths\[1\] must be an integer of at least 1"),
+    ],
+)
+def test_widths_without_a_proof_are_refused(widths: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        counterexample(widths)
+
+
+def test_a_label_needs_parameters_of_the_module() -> None:
+    module = ReLUNetwork((2, 3, 2))
+    with pytest.raises(ValueError, match=r"expected parameters of shape \(12,\)"):
+        component(module, torch.zeros(11))
+    assert component(module, torch.zeros(12)) is None
+
+
+def test_nothing_is_drawn_at_random() -> None:
+    before = torch.get_rng_state()
+    first, second = counterexample((2, 4, 1)), counterexample([2, 4, 1])
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first.theta_b, second.theta_b)
+
+
+@pytest.mark.parametrize("widths", ORDERED)
+def test_the_data_need_every_kink_that_the_network_has(widths: tuple[int, ...]) -> None:
+    weights, x, _ = kink_ordering.fitted(widths)
+    second = widths[2] if len(widths) == 4 else 0
+    assert len(x) == 2 * (widths[1] + second * (widths[1] - 1)) + 1
+    assert bool((x[1:, 0] > x[:-1, 0]).all())
+    # Units taken out one at a time: none of them can be spared.
+    module = ReLUNetwork(widths).double()
+    y = counterexample(widths).batch[1]
+    for unit in range(widths[1]):
+        fewer = [weight.clone() for weight in weights]
+        fewer[1][:, unit] = 0.0
+        assert component(module, flatten(weights_at(module, flatten(fewer)))) is not None
+        torch.nn.utils.vector_to_parameters(flatten(fewer), module.parameters())
+        assert float(module.squared_error((x, y))) >= counterexample(widths).separating_height
