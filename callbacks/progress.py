@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytorch_lightning as pl
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lightning_landscape.finders import base
+from lightning_landscape.progress import search_progress
 
 
 @contextmanager
@@ -26,11 +26,5 @@ def check_progress(trainer: pl.Trainer, title: str) -> Iterator[base.Progress | 
     if bar is None or not getattr(bar, "is_enabled", True) or not trainer.is_global_zero:
         yield None
         return
-    columns = (TextColumn(title), BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("straight line", total=1.0)
-
-        def update(description: str, fraction: float) -> None:
-            progress.update(task, description=description, completed=fraction)
-
-        yield update
+    with search_progress(title) as progress:
+        yield progress

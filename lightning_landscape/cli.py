@@ -1,4 +1,4 @@
-"""The command line ``landscape fit|validate|test|predict --config FILE``."""
+"""The command line ``landscape fit|validate|test|predict|connect|components --config FILE``."""
 
 from __future__ import annotations
 
@@ -49,10 +49,20 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
         prog: the name that usage and error messages give.
 
     Raises:
-        SystemExit: with code 2 and the reason on stderr if an argument or the configuration is wrong.
+        SystemExit: with code 2 and the reason on stderr if an argument or the configuration is wrong; after
+            ``connect`` and ``components`` always, with their exit code.
     """
     # An installed script leaves out the working directory, where a user's own classes lie; `python -m` does not.
     if not sys.flags.safe_path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    description = "Train with PyTorch Lightning and read the geometry of the loss."
+    arguments = sys.argv[1:] if args is None else args
+    if arguments[:1] in (["connect"], ["components"]):
+        from lightning_landscape.commands import run  # the others wait for neither figures nor finders
+
+        sys.exit(run(arguments[0], arguments[1:], prog))
+    description = (
+        "Train with PyTorch Lightning and read the geometry of the loss. Two more commands examine checkpoints of "
+        "finished runs: `%(prog)s connect A B --config RECIPE` and `%(prog)s components FILES --config RECIPE`; "
+        "see their --help."
+    )
     LandscapeCLI(parser_kwargs={"prog": prog, "description": description}, args=args)

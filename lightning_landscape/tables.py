@@ -52,6 +52,41 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def connection_table(row: Mapping[str, Any]) -> Table:
+    """What one search found, a quantity a line.
+
+    Args:
+        row: :meth:`Connection.to_dict() <lightning_landscape.path.Connection.to_dict>`.
+
+    Example:
+        >>> from lightning_landscape.path import Connection
+        >>> table = connection_table(Connection.failed(ValueError("no data")).to_dict())
+        >>> list(table.columns[1].cells)[0].plain
+        'not_found (error)'
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
+    table.add_row("verdict", _verdict(row))
+    for key, spec in _QUANTITIES.items():
+        table.add_row(key.replace("_", " "), Text(_number(row[key], spec)))
+    return table
+
+
+_QUANTITIES = {
+    "level": ".6g",
+    "height": ".6g",
+    "loss_a": ".6g",
+    "loss_b": ".6g",
+    "barrier": ".4g",
+    "linear_height": ".6g",
+    "linear_barrier": ".4g",
+    "normalized_length": ".4f",
+    "num_beads": "d",
+    "gradient_steps": "d",
+    "loss_evaluations": "d",
+    "seconds": ".1f",
+}
+
+
 def _number(value: float | None, spec: str) -> str:
     return "-" if value is None else format(value, spec)
 

@@ -1,0 +1,27 @@
+"""Commands that examine checkpoints of finished runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_landscape.commands.components import components
+from lightning_landscape.commands.connect import connect
+
+COMMANDS = {"connect": connect, "components": components}
+_UNUSABLE = 2  # exit code, as of argparse
+
+
+def run(command: str, args: Sequence[str], prog: str) -> int:
+    """Runs ``command`` and says on stderr why it cannot, where files, recipe or values are not usable.
+
+    Returns:
+        The exit code: that of the command, or 2.
+    """
+    try:
+        return COMMANDS[command](args, f"{prog} {command}")
+    except (ValueError, OSError, MisconfigurationException) as error:
+        print(f"{prog} {command}: {error}", file=sys.stderr)
+        return _UNUSABLE

@@ -1,0 +1,157 @@
+"""``landscape components FILES --config RECIPE``: in how many components of a level set do checkpoints lie?"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from jsonargparse import ArgumentParser
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lightning_landscape.atomic import replacing
+from lightning_landscape.callbacks.rng import isolated_rng
+from lightning_landscape.commands.recipe import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.components import MergeTree
+from lightning_landscape.finders import Budget
+from lightning_landscape.plots import save_figure
+from lightning_landscape.progress import search_progress
+from lightning_landscape.record import Record
+from lightning_landscape.references import read_reference
+from lightning_landscape.sharding import Sharded, Share, in_turn
+from lightning_landscape.spanning import PairwiseHeights, search_heights
+from lightning_landscape.surface import LossSurface
+
+SEVERAL = 3  # exit code
+_SUFFIXES = (".ckpt", ".safetensors")
+_PATIENCE = timedelta(days=30)  # one process may search for long while another has nothing left to do
+
+
+def components(args: Sequence[str], prog: str) -> int:
+    """Runs the command.
+
+    Args:
+        args: the arguments after the command's name.
+        prog: the name that usage and error messages give.
+
+    Returns:
+        0 if one component was found at the level, 3 if several.
+
+    Raises:
+        SystemExit: with code 2 for arguments that are wrong.
+        ValueError: for files, a recipe or values that cannot be used; the message says what to do.
+    """
+    parser = ArgumentParser(
+        prog=prog,
+        description="Join checkpoints of one architecture by paths of low training loss, and count the components of "
+        "the level set that they lie in. Exit code 0: one component, 3: several (an upper bound: paths that were not "
+        "found may exist), 2: usage or unreadable input. Under torchrun the pairs are shared among the processes.",
+    )
+    parser.add_argument("checkpoints", nargs="+", type=str, help="checkpoints or snapshots, or folders of them")
+    add_recipe(parser)
+    add_finder(parser)
+    parser.add_argument("--pairs", type=str, default="tree", help="tree: k - 1 searches for k points; all: every pair")
+    parser.add_argument("--level", type=float | None, default=None, help="default: (1 + margin) times the largest loss")
+    parser.add_argument(
+        "--out", type=str, default="landscape/components", help="folder of components.json, components.png, pairs.jsonl"
+    )
+    namespace = parse(parser, args)
+    files = _files(namespace.checkpoints)
+    states = [read_reference(file) for file in files]
+    recipe = build_recipe(parser, namespace)
+    finder = build_finder(parser, namespace)
+    folder, console = Path(namespace.out), Console()
+    with _processes() as (rank, share):
+
+        def search(surface: LossSurface, points: list[Tensor]) -> PairwiseHeights:
+            with search_progress("components", console if rank == 0 else Console(quiet=True)) as progress:
+                return search_heights(
+                    surface,
+                    dict(zip(files, points, strict=True)),
+                    finder,
+                    pairs=namespace.pairs,
+                    budget=Budget(namespace.budget),
+                    progress=progress,
+                    record=Record(folder / "pairs.jsonl", part=rank),
+                    share=share,
+                    isolate=isolated_rng,
+                )
+
+        found = recipe.examine(states, search)
+    tree = found.tree()
+    level = namespace.level
+    if level is None:
+        finite = tree.losses[[math.isfinite(loss) for loss in tree.losses]]
+        largest = float(finite.max()) if finite.size else math.nan
+        level = largest + namespace.margin * abs(largest)
+    count = tree.num_components(level) if math.isfinite(level) else 0
+    if rank == 0:
+        report = {"level": _plain(level), "num_components": count, **tree.to_dict(), "searches": found.rows}
+        with replacing(folder / "components.json") as file:
+            file.write(json.dumps(report, indent=2).encode())
+        save_figure(tree.plot(), folder / "components.png")
+        console.print(_table(tree, level))
+        console.print(f"N_u = {count} among these points at level u = {level:.6g}, from {len(found.rows)} searches")
+        console.print(f"Figure, components.json and pairs.jsonl: {folder}", markup=False, soft_wrap=True)
+    return 0 if count == 1 else SEVERAL
+
+
+def _files(arguments: Sequence[str]) -> list[str]:
+    """The files given, and those of each folder given; each once."""
+    found: list[str] = []
+    for argument in arguments:
+        if not os.path.isdir(argument):
+            found.append(argument)
+            continue
+        inside = sorted(str(file) for file in Path(argument).iterdir() if file.suffix in _SUFFIXES)
+        if not inside:
+            raise ValueError(f"the folder {argument} holds no {' or '.join(_SUFFIXES)} file: give one that does")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, Share]]:
+    """This process's rank, and how work is shared with the others that torchrun has started."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield 0, in_turn
+        return
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield dist.get_rank(), Sharded(dist.get_rank(), size, _gather)
+    finally:
+        dist.destroy_process_group()
+
+
+def _gather(mine: Any) -> list[Any]:
+    outcomes = [None] * dist.get_world_size()
+    dist.all_gather_object(outcomes, mine)
+    return outcomes
+
+
+def _table(tree: MergeTree, level: float) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("component", justify="right")
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("loss", justify="right", no_wrap=True)
+    losses = dict(zip(tree.names, tree.losses, strict=True))
+    for number, group in enumerate(tree.components(level), start=1):
+        for name in group:
+            table.add_row(str(number), name, f"{losses.pop(name):.4g}")
+    for name, loss in losses.items():
+        table.add_row("above u", name, f"{loss:.4g}")
+    return table
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

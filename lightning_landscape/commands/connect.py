@@ -1,0 +1,86 @@
+"""``landscape connect A B --config RECIPE``: are two checkpoints in one connected level set?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from torch import Tensor
+
+from lightning_landscape.atomic import replacing
+from lightning_landscape.commands.recipe import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.commands.slice import draw_slice
+from lightning_landscape.finders import Budget
+from lightning_landscape.path import Connection
+from lightning_landscape.plots import profile_figure, save_figure
+from lightning_landscape.progress import search_progress
+from lightning_landscape.references import read_reference
+from lightning_landscape.surface import LossSurface
+from lightning_landscape.tables import connection_table
+
+NOT_FOUND = 3  # exit code
+
+
+def connect(args: Sequence[str], prog: str) -> int:
+    """Runs the command.
+
+    Args:
+        args: the arguments after the command's name.
+        prog: the name that usage and error messages give.
+
+    Returns:
+        0 if a path below the level was found, 3 if not.
+
+    Raises:
+        SystemExit: with code 2 for arguments that are wrong.
+        ValueError: for files, a recipe or values that cannot be used; the message says what to do.
+    """
+    parser = ArgumentParser(
+        prog=prog,
+        description="Search a path of low training loss between two checkpoints of one architecture. "
+        "Exit code 0: connected, 3: not found (which never proves that there is none), 2: usage or unreadable input.",
+    )
+    parser.add_argument("a", type=str, help="a Lightning checkpoint, a snapshot or any .safetensors file")
+    parser.add_argument("b", type=str, help="another one")
+    add_recipe(parser)
+    add_finder(parser)
+    parser.add_argument("--align", action="store_true", help="permute the hidden units of B onto those of A first")
+    parser.add_argument("--level", type=float | None, default=None, help="default: (1 + margin) times the larger loss")
+    parser.add_argument("--slice", type=int, default=0, help="draw E around the path, this many points wide")
+    parser.add_argument("--out", type=str, default="landscape/connect", help="folder of connection.json, profile.png")
+    namespace = parse(parser, args)
+    if namespace.slice != 0 and namespace.slice < 2:
+        raise ValueError(f"slice must be at least 2 points, or 0 for none, got {namespace.slice}")
+    files = [namespace.a, namespace.b]
+    states = [read_reference(file) for file in files]
+    recipe = build_recipe(parser, namespace)
+    finder = build_finder(parser, namespace)
+    console = Console()
+
+    folder = Path(namespace.out)
+    title = f"{files[0]} to {files[1]}{', aligned' if namespace.align else ''}"
+
+    def search(surface: LossSurface, points: list[Tensor]) -> Connection:
+        theta_a, theta_b = points
+        if namespace.align:
+            from lightning_landscape.commands.alignment import aligned  # torch.fx takes its time to load
+
+            theta_b = aligned(surface, recipe.model, theta_a, theta_b)
+        with search_progress("connect", console) as progress:
+            budget = Budget(namespace.budget)
+            found = finder.connect(surface, theta_a, theta_b, level=namespace.level, budget=budget, progress=progress)
+        if namespace.slice and found.path is not None:
+            draw_slice(surface, found.path, found.level, namespace.slice, namespace.seed, folder, title, console)
+        return found
+
+    connection = recipe.examine(states, search)
+    row = {"a": files[0], "b": files[1], "align": namespace.align, "margin": namespace.margin, **connection.to_dict()}
+    with replacing(folder / "connection.json") as file:
+        file.write(json.dumps(row, indent=2).encode())
+    save_figure(profile_figure(connection, title), folder / "profile.png")
+    console.print(connection_table(row))
+    console.print(f"Figures and connection.json: {folder}", markup=False, soft_wrap=True)
+    return 0 if connection.connected else NOT_FOUND

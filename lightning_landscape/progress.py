@@ -1,0 +1,32 @@
+"""The bar that a search shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lightning_landscape.finders import base
+
+
+@contextmanager
+def search_progress(title: str, console: Console | None = None) -> Iterator[base.Progress]:
+    """A progress bar that disappears when the block ends.
+
+    Args:
+        title: what the bar is for.
+        console: where to show it, by default the terminal.
+
+    Yields:
+        A function of a description and a fraction, for a finder.
+    """
+    columns = (TextColumn(title), BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, transient=True, console=console) as progress:
+        task = progress.add_task("straight line", total=1.0)
+
+        def update(description: str, fraction: float) -> None:
+            progress.update(task, description=description, completed=fraction)
+
+        yield update
