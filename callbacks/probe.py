@@ -115,7 +115,7 @@ def probe_surface(
     try:
         return LossSurface(module, batches, loss_fn, training, batch_norm)
     except ValueError as error:
-        raise MisconfigurationException(f"LevelSetConnectivity cannot define the loss surface: {error}") from error
+        raise MisconfigurationException(f"the loss surface of this run cannot be defined: {error}") from error
 
 
 def private_copy(source: T, trainer: pl.Trainer) -> T:

@@ -62,8 +62,10 @@ class InMemoryDataModule(LightningDataModule):
             raise RuntimeError(f"the {name} split is not loaded: call prepare_data() and setup() first")
         return self.splits[name]
 
-    def _loader(self, dataset: Dataset[Any], shuffle: bool = False) -> DataLoader[Any]:
-        return DataLoader(
+    def _loader(
+        self, dataset: Dataset[Any], shuffle: bool = False, kind: type[DataLoader[Any]] = DataLoader
+    ) -> DataLoader[Any]:
+        return kind(
             dataset,
             batch_size=self.batch_size,
             shuffle=shuffle,

@@ -77,8 +77,8 @@ class PlantedTeacherDataModule(InMemoryDataModule):
         for name, count in {**counts, "num_examples": num_examples}.items():
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {count!r}")
-        if input_rank is not None and not 0 <= input_rank <= num_inputs:
-            raise ValueError(f"input_rank must lie between 0 and num_inputs = {num_inputs}, got {input_rank!r}")
+        if input_rank is not None and not (isinstance(input_rank, int) and 0 <= input_rank <= num_inputs):
+            raise ValueError(f"input_rank must be an integer from 0 to num_inputs = {num_inputs}, got {input_rank!r}")
         if not 0 <= noise < math.inf:
             raise ValueError(f"noise must be finite and at least 0, got {noise!r}")
         self.teacher = teacher

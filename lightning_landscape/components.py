@@ -134,7 +134,7 @@ class MergeTree:
         labels = connected_components(joined, directed=False)[1] if len(inside) else []
         groups: dict[int, list[int]] = {}
         for index, label in sorted(zip(inside, labels, strict=True), key=lambda pair: self.losses[pair[0]]):
-            groups.setdefault(int(label), []).append(index)
+            groups.setdefault(int(label), []).append(int(index))
         return tuple(tuple(self.names[index] for index in group) for group in groups.values())
 
     def minimax(self) -> Array:

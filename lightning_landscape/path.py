@@ -153,7 +153,8 @@ class Path:
         flat = where.reshape(-1)
         segment = torch.searchsorted(knots, flat, right=True).clamp(1, len(knots) - 1) - 1
         width = (knots[segment + 1] - knots[segment]).clamp_min(torch.finfo(torch.float64).tiny)
-        weight = ((flat - knots[segment]) / width).to(self.beads)
+        # At 1 the end, also when the last segment is too short for t to resolve.
+        weight = torch.where(flat == 1, 1.0, (flat - knots[segment]) / width).to(self.beads)
         segment = segment.to(self.beads.device)
         points = torch.lerp(self.beads[segment], self.beads[segment + 1], weight[:, None])
         return points[0] if where.ndim == 0 else points.reshape(*where.shape, points.shape[1])
@@ -198,6 +199,8 @@ class Connection:
         seconds: wall time.
         profile, linear_profile: (t, loss) along the path and along the straight segment.
         message: the error's text for ``reason == "error"``.
+        aligned: whether the path ends in a permuted copy of theta_b, a point with the same function, rather
+            than in theta_b; it then connects theta_a with the copy, and says nothing of theta_b itself.
     """
 
     verdict: Verdict
@@ -220,6 +223,7 @@ class Connection:
     profile: Profile = field(repr=False)
     linear_profile: Profile = field(repr=False)
     message: str | None = None
+    aligned: bool = False
 
     @property
     def connected(self) -> bool:
@@ -270,9 +274,12 @@ class Connection:
     def from_dict(cls, row: Mapping[str, Any]) -> Connection:
         """Reads :meth:`to_dict` back: ``path`` is ``None``, what was not finite is NaN, unknown keys are ignored.
 
+        A row from before there was alignment reads as not aligned.
+
         Raises:
             KeyError: if a field is missing.
         """
+        row = {"aligned": False, **row}
         known = {name: row[name] for name in cls.__dataclass_fields__ if name != "path"}
         for name, value in known.items():
             if value is None and name not in ("reason", "message"):

@@ -68,16 +68,19 @@ class Plane:
     def points(self, coordinates: Tensor) -> Tensor:
         """Points (N, P) at ``coordinates`` (N, 2)."""
         coordinates = coordinates.to(self.origin)
-        return self.origin + coordinates[:, :1] * self.u + coordinates[:, 1:] * self.v
+        points: Tensor = self.origin + coordinates[:, :1] * self.u + coordinates[:, 1:] * self.v
+        return points
 
     def coordinates(self, points: Tensor) -> Tensor:
         """Coordinates (N, 2) of the orthogonal projections of ``points`` (N, P)."""
         basis = torch.stack([self.u, self.v])
-        return torch.linalg.solve(basis @ basis.T, basis @ (points.to(self.origin) - self.origin).T).T
+        coordinates: Tensor = torch.linalg.solve(basis @ basis.T, basis @ (points.to(self.origin) - self.origin).T).T
+        return coordinates
 
     def distances(self, points: Tensor) -> Tensor:
         """Euclidean distances (N,) of ``points`` (N, P) from the plane."""
-        return (points.to(self.origin) - self.points(self.coordinates(points))).norm(dim=1)
+        distances: Tensor = (points.to(self.origin) - self.points(self.coordinates(points))).norm(dim=1)
+        return distances
 
 
 @dataclass(frozen=True)

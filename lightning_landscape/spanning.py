@@ -80,6 +80,8 @@ def search_heights(
     bounds of the saddles; and as a search never returns a path above the line, and does not depend on the pairs
     searched before it, every height of ``"all"`` is at most that of ``"tree"``, and so is every N_u.
 
+    A finder that permutes units (``aligned`` in its rows) counts a point and its permuted copies as one.
+
     Results depend on neither order nor number of processes: each search draws its random numbers from a seed that
     is a hash of its two points, when ``isolate`` is given.
 
@@ -192,8 +194,8 @@ class _Searches:
 
     def line(self, pair: Pair) -> float:
         with self._isolate(0):
-            ends = (self._thetas[index] for index in pair)
-            return LinearPath(samples=self._finder.samples).connect(self._surface, *ends).height
+            first, second = (self._thetas[index] for index in pair)
+            return LinearPath(samples=self._finder.samples).connect(self._surface, first, second).height
 
     def search(self, pair: Pair) -> dict[str, Any]:
         first, second = pair

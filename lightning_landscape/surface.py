@@ -64,6 +64,9 @@ class LossSurface:
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss of a batch as a scalar tensor. ``None``:
             the module's own ``training_step``.
         training_batches: a re-iterable over batches for :meth:`training_stream`; defaults to ``batches``.
+        training_loss_fn: like ``loss_fn``, the loss that :meth:`gradients` differentiates and beads are
+            trained on; defaults to the loss of E. It is what makes level sets of a metric without
+            gradients, an error rate say, searchable. It may draw random numbers, of dropout say.
         batch_norm: ``"recalibrate"`` re-estimates the running statistics as cumulative averages over
             ``batches`` at every theta and then evaluates with them; ``"frozen"`` keeps the module's
             statistics; ``"batch"`` normalises by each batch.
@@ -93,6 +96,7 @@ class LossSurface:
         batch_norm: BatchNormMode = "recalibrate",
         device: torch.device | str | None = None,
         vectorize: bool | None = None,
+        training_loss_fn: LossFunction | None = None,
     ) -> None:
         if batch_norm not in ("recalibrate", "frozen", "batch"):
             raise ValueError(f"batch_norm must be 'recalibrate', 'frozen' or 'batch', got {batch_norm!r}")
@@ -100,12 +104,11 @@ class LossSurface:
         self.vectorized: dict[str, bool | None] = dict.fromkeys(("losses", "gradients"), vectorize)
         self._needs_grad = False
         with _computing(grad=False):
-            self._objective = Objective(module, loss_fn, batch_norm, device)
+            self._measure(module, loss_fn, training_loss_fn, batch_norm, device)
             self.batches = self._resident(batches, "batches")
             self._training = self.batches
             if training_batches is not None:
                 self._training = self._resident(training_batches, "training_batches")
-            self._origin = self._objective.flatten(self._objective.coordinates)
         self._check_deterministic()
         self.work = Work()
 
@@ -119,8 +122,7 @@ class LossSurface:
         surface.work = Work()
         with _computing(grad=False):
             now = self._objective
-            surface._objective = Objective(module, now.loss_fn, now.norms.mode, now.device)
-            surface._origin = surface._objective.flatten(surface._objective.coordinates)
+            surface._measure(module, now.loss_fn, self._training_loss_fn, now.norms.mode, now.device)
         return surface
 
     def __repr__(self) -> str:
@@ -138,6 +140,11 @@ class LossSurface:
     def device(self) -> torch.device:
         """Where losses are computed and points live."""
         return self._objective.device
+
+    @property
+    def module(self) -> nn.Module:
+        """The detached copy that E is computed with, only to be read: its parameters are those evaluated last."""
+        return self._objective.module
 
     @property
     def names(self) -> list[str]:
@@ -188,7 +195,7 @@ class LossSurface:
         return values.detach()
 
     def gradients(self, thetas: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
-        """Loss on one batch and its gradient, at each row of ``thetas``.
+        """Training loss on one batch and its gradient, at each row of ``thetas``.
 
         Batch norm uses the statistics of the batch, as in training, unless ``batch_norm="frozen"``.
 
@@ -198,20 +205,31 @@ class LossSurface:
 
         Returns:
             The losses (K,) and the gradients (K, P).
+
+        Raises:
+            ValueError: for a loss without a gradient, such as an error rate.
         """
         thetas = self._points(thetas, 2)
         if len(thetas) == 0:
             return thetas.new_empty(0), torch.empty_like(thetas)
         with _computing(grad=True):
-            batch = self._objective.to_device(batch)
-            if len(thetas) > 1 and self.vectorized["gradients"] is None:
-                some = thetas[:8]
-                self.vectorized["gradients"] = vmap_wins(
-                    lambda: gradients_by_loop(self._objective, some, batch)[1],
-                    lambda: gradients_by_vmap(self._objective, some, batch)[1],
-                )
-            run = gradients_by_vmap if len(thetas) > 1 and self.vectorized["gradients"] else gradients_by_loop
-            losses, gradients = run(self._objective, thetas, batch)
+            batch = self._descended.to_device(batch)
+            try:
+                if len(thetas) > 1 and self.vectorized["gradients"] is None:
+                    some = thetas[:8]
+                    self.vectorized["gradients"] = vmap_wins(
+                        lambda: gradients_by_loop(self._descended, some, batch)[1],
+                        lambda: gradients_by_vmap(self._descended, some, batch)[1],
+                    )
+                run = gradients_by_vmap if len(thetas) > 1 and self.vectorized["gradients"] else gradients_by_loop
+                losses, gradients = run(self._descended, thetas, batch)
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+                raise ValueError(
+                    "the loss has no gradient to train beads by: pass training_loss_fn=lambda module, batch: "
+                    "<scalar mean loss that falls where E does>"
+                ) from error
         self.work.gradient_steps += len(thetas)
         return losses, gradients
 
@@ -235,6 +253,20 @@ class LossSurface:
                 yield batch
             if empty:
                 raise ValueError("training_batches is empty: every pass must yield at least one batch")
+
+    def _measure(
+        self,
+        module: nn.Module,
+        loss_fn: LossFunction | None,
+        training_loss_fn: LossFunction | None,
+        batch_norm: BatchNormMode,
+        device: torch.device | str | None,
+    ) -> None:
+        self._objective = self._descended = Objective(module, loss_fn, batch_norm, device)
+        self._training_loss_fn = training_loss_fn
+        if training_loss_fn is not None:
+            self._descended = Objective(module, training_loss_fn, batch_norm, device)
+        self._origin = self._objective.flatten(self._objective.coordinates)
 
     def _points(self, thetas: Tensor, ndim: int) -> Tensor:
         if thetas.ndim != ndim or thetas.shape[-1] != self.dimension:

@@ -36,8 +36,8 @@ def tree_figure(tree: MergeTree, title: str | None = None) -> Figure:
         figure = Figure(figsize=(8.0, 5.4))
         FigureCanvasAgg(figure)
         graph, count = figure.subplots(1, 2, sharey=True, width_ratios=[2.4, 1.0])
-        figure.subplots_adjust(left=0.11, right=0.97, top=0.86, bottom=0.35, wspace=0.08)
-        figure.text(0.11, 0.94, title or "", fontsize=13, parse_math=False)
+        figure.subplots_adjust(left=0.11, right=0.97, top=0.85, bottom=0.31, wspace=0.08)
+        figure.text(0.11, 0.96, title or "", fontsize=13, parse_math=False)
         levels = tree.levels()
         top = _scale(graph, levels)
         _draw_graph(graph, tree, top)
@@ -46,7 +46,7 @@ def tree_figure(tree: MergeTree, title: str | None = None) -> Figure:
         left_out = int((~np.isfinite(tree.losses)).sum())
         if left_out:
             note += f"\n{left_out} of {len(tree.names)} points left out: the loss is not finite."
-        figure.text(0.11, 0.015, note, fontsize=9.5, color="#303030")
+        figure.text(0.11, 0.87, note, fontsize=9.5, color="#303030", va="bottom")
     return figure
 
 
@@ -58,8 +58,8 @@ def _draw_graph(axes: Axes, tree: MergeTree, top: float) -> None:
         x, y = (place.pop(left), place.pop(right)), (foot.pop(left), foot.pop(right))
         axes.plot([x[0], x[0], x[1], x[1]], [y[0], height, height, y[1]], color=PATH, linewidth=2.2)
         place[len(tree.names) + number], foot[len(tree.names) + number] = (x[0] + x[1]) / 2, height
-    for node, x in place.items():
-        axes.plot([x, x], [foot[node], top], color=PATH, linewidth=2.2)
+    for node, stem in place.items():
+        axes.plot([stem, stem], [foot[node], top], color=PATH, linewidth=2.2)
     axes.plot(range(len(order)), tree.losses[order], "o", color=PATH, markersize=6)
     for height, *_ in tree.merges:
         axes.axhline(height, color="#D0D0D0", linewidth=0.8, zorder=0)
@@ -99,12 +99,12 @@ def _scale(axes: Axes, levels: Array) -> float:
     if not levels.size:
         return 1.0
     low, high = float(levels[0]), float(levels[-1])
-    if low > 0 and math.log10(high) - math.log10(low) > LOG_DECADES:
+    decades = math.log10(high) - math.log10(low) if low > 0 else 0.0
+    if decades > LOG_DECADES:
         axes.set_yscale("log")
-        reach = (high / low) ** 0.12
-        bottom, top = low / reach, high * reach
-    else:
-        reach = 0.12 * ((high - low) or abs(high) or 1.0)
-        bottom, top = low - reach, high + reach
-    axes.set_ylim(bottom, top)
-    return top
+        factor = math.pow(10.0, 0.12 * decades)
+        axes.set_ylim(low / factor, high * factor)
+        return high * factor
+    reach = 0.12 * ((high - low) or abs(high) or 1.0)
+    axes.set_ylim(low - reach, high + reach)
+    return high + reach

@@ -263,3 +263,9 @@ def test_a_failed_search_has_measured_nothing() -> None:
     back = Connection.from_dict(row)
     assert back.message == failed.message
     assert math.isnan(back.height)
+
+
+def test_the_end_is_exact_where_the_last_segment_is_too_short_for_t() -> None:
+    path = Path(torch.tensor([[0.0, 0.0], [1e6, 0.0], [1e6, 1e-12]], dtype=torch.float64))
+    assert torch.equal(path(1.0), path.beads[-1])
+    assert torch.equal(path([0.0, 1.0]), path.beads[[0, -1]])

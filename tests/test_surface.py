@@ -399,6 +399,49 @@ def test_training_batches_may_have_no_length() -> None:
     assert [float(batch[1].sum()) for batch in seen] == [2.0, 2.0, 2.0]
 
 
+def error_rate(module: nn.Module, batch: Any) -> Tensor:
+    return (module(batch[0]).argmax(-1) != batch[1].argmax(-1)).float().mean()
+
+
+@pytest.mark.parametrize("vectorize", [False, True, None])
+def test_a_metric_without_gradients_is_measured_while_beads_descend_the_training_loss(vectorize: bool | None) -> None:
+    module, batches = mlp(), pairs(size=32)
+    by_metric = LossSurface(module, batches, error_rate, vectorize=vectorize, training_loss_fn=mse)
+    by_loss = LossSurface(module, batches, mse, vectorize=False)
+    thetas = around(by_metric)
+    measured = by_metric.losses(thetas)
+    assert measured.tolist() == [by_metric.loss(theta) for theta in thetas]
+    assert set((measured * 64).tolist()) <= set(map(float, range(65)))  # counts of 64 examples
+    for found, expected in zip(
+        by_metric.gradients(thetas, batches[0]), by_loss.gradients(thetas, batches[0]), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    assert by_metric.work == Work(gradient_steps=4, forward_passes=16, loss_evaluations=8)
+
+
+def test_the_training_loss_goes_along_to_another_module() -> None:
+    batch = pairs()[0]
+    surface = LossSurface(mlp(), [batch], error_rate, training_loss_fn=mse).with_module(mlp())
+    expected = LossSurface(mlp(), [batch], mse).gradients(surface.point()[None], batch)
+    assert torch.equal(surface.gradients(surface.point()[None], batch)[1], expected[1])
+
+
+def test_the_training_loss_may_draw_random_numbers() -> None:
+    def noisy(module: nn.Module, batch: Any) -> Tensor:
+        return mse(module, batch) * torch.rand(())
+
+    surface = LossSurface(mlp(), pairs(), mse, training_loss_fn=noisy)
+    first, second = (surface.gradients(surface.point()[None], pairs()[0])[0] for _ in range(2))
+    assert first != second
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_gradients_of_a_metric_without_any_are_refused(count: int) -> None:
+    surface = LossSurface(mlp(), pairs(), error_rate)
+    with pytest.raises(ValueError, match=r"has no gradient .* pass training_loss_fn"):
+        surface.gradients(around(surface, count), pairs()[0])
+
+
 def test_the_training_stream_repeats_the_probe_set_without_training_batches() -> None:
     surface = LossSurface(mlp(), pairs(count=2), mse)
     stream = surface.training_stream()

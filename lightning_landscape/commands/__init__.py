@@ -9,6 +9,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_landscape.commands.components import components
 from lightning_landscape.commands.connect import connect
+from lightning_landscape.datamodules.idx_cache import CorruptFileError
 
 COMMANDS = {"connect": connect, "components": components}
 _UNUSABLE = 2  # exit code, as of argparse
@@ -22,6 +23,6 @@ def run(command: str, args: Sequence[str], prog: str) -> int:
     """
     try:
         return COMMANDS[command](args, f"{prog} {command}")
-    except (ValueError, OSError, MisconfigurationException) as error:
+    except (ValueError, OSError, CorruptFileError, MisconfigurationException) as error:
         print(f"{prog} {command}: {error}", file=sys.stderr)
         return _UNUSABLE

@@ -44,7 +44,7 @@ def components(args: Sequence[str], prog: str) -> int:
         prog: the name that usage and error messages give.
 
     Returns:
-        0 if one component was found at the level, 3 if several.
+        0 if one component was found at the level, 3 if several or none.
 
     Raises:
         SystemExit: with code 2 for arguments that are wrong.
@@ -53,7 +53,7 @@ def components(args: Sequence[str], prog: str) -> int:
     parser = ArgumentParser(
         prog=prog,
         description="Join checkpoints of one architecture by paths of low training loss, and count the components of "
-        "the level set that they lie in. Exit code 0: one component, 3: several (an upper bound: paths that were not "
+        "the level set that they lie in. Exit code 0: one component, 3: several, or no checkpoint below the level (paths that were not "
         "found may exist), 2: usage or unreadable input. Under torchrun the pairs are shared among the processes.",
     )
     parser.add_argument("checkpoints", nargs="+", type=str, help="checkpoints or snapshots, or folders of them")
@@ -65,6 +65,8 @@ def components(args: Sequence[str], prog: str) -> int:
         "--out", type=str, default="landscape/components", help="folder of components.json, components.png, pairs.jsonl"
     )
     namespace = parse(parser, args)
+    if namespace.level is not None and not math.isfinite(namespace.level):
+        raise ValueError(f"level must be a finite number, got {namespace.level}")
     files = _files(namespace.checkpoints)
     states = [read_reference(file) for file in files]
     recipe = build_recipe(parser, namespace)
@@ -79,6 +81,7 @@ def components(args: Sequence[str], prog: str) -> int:
                     dict(zip(files, points, strict=True)),
                     finder,
                     pairs=namespace.pairs,
+                    level=namespace.level,
                     budget=Budget(namespace.budget),
                     progress=progress,
                     record=Record(folder / "pairs.jsonl", part=rank),

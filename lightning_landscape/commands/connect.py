@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -14,6 +17,7 @@ from lightning_landscape.atomic import replacing
 from lightning_landscape.commands.recipe import add_finder, add_recipe, build_finder, build_recipe, parse
 from lightning_landscape.commands.slice import draw_slice
 from lightning_landscape.finders import Budget
+from lightning_landscape.finders.permuted import permuted_copy
 from lightning_landscape.path import Connection
 from lightning_landscape.plots import profile_figure, save_figure
 from lightning_landscape.progress import search_progress
@@ -63,24 +67,28 @@ def connect(args: Sequence[str], prog: str) -> int:
     folder = Path(namespace.out)
     title = f"{files[0]} to {files[1]}{', aligned' if namespace.align else ''}"
 
+    def described(found: Connection) -> dict[str, Any]:
+        ends = {"a": files[0], "b": files[1]}
+        return {**ends, "align": namespace.align, "margin": namespace.margin, **found.to_dict()}
+
     def search(surface: LossSurface, points: list[Tensor]) -> Connection:
         theta_a, theta_b = points
         if namespace.align:
-            from lightning_landscape.commands.alignment import aligned  # torch.fx takes its time to load
-
-            theta_b = aligned(surface, recipe.model, theta_a, theta_b)
+            theta_b = permuted_copy(surface, theta_a, theta_b)
         with search_progress("connect", console) as progress:
             budget = Budget(namespace.budget)
             found = finder.connect(surface, theta_a, theta_b, level=namespace.level, budget=budget, progress=progress)
-        if namespace.slice and found.path is not None:
+        if namespace.align:
+            found = replace(found, aligned=True)
+        # Before the slice, which may fail where the search did not.
+        with replacing(folder / "connection.json") as file:
+            file.write(json.dumps(described(found), indent=2).encode())
+        if namespace.slice and found.path is not None and math.isfinite(found.loss_a + found.loss_b):
             draw_slice(surface, found.path, found.level, namespace.slice, namespace.seed, folder, title, console)
         return found
 
     connection = recipe.examine(states, search)
-    row = {"a": files[0], "b": files[1], "align": namespace.align, "margin": namespace.margin, **connection.to_dict()}
-    with replacing(folder / "connection.json") as file:
-        file.write(json.dumps(row, indent=2).encode())
     save_figure(profile_figure(connection, title), folder / "profile.png")
-    console.print(connection_table(row))
+    console.print(connection_table(described(connection)))
     console.print(f"Figures and connection.json: {folder}", markup=False, soft_wrap=True)
     return 0 if connection.connected else NOT_FOUND

@@ -16,9 +16,11 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_landscape.callbacks.pairings import require_equal_frozen
@@ -26,6 +28,7 @@ from lightning_landscape.callbacks.probe import probe_surface
 from lightning_landscape.callbacks.rng import isolated_rng
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.surface import LossSurface
+from lightning_landscape.weights import clean_name
 
 T = TypeVar("T")
 State = Mapping[str, Tensor]
@@ -71,10 +74,11 @@ class Recipe:
         Raises:
             ValueError: if a state does not fit the model, or the data allow no probe set.
         """
-        try:
-            self.model.load_state_dict(dict(states[0]), strict=False)  # a point that lacks parameters is refused below
-        except RuntimeError as error:
-            raise RecipeError(f"the first checkpoint does not fit the recipe's model: {error}") from error
+        # The model's own callbacks would write checkpoints, over those of its run; no step is taken, so that an
+        # optimizer, which a recipe may hold in a section of its own, is not missed.
+        vars(self.model)["configure_callbacks"] = list
+        if not is_overridden("configure_optimizers", self.model):
+            vars(self.model)["configure_optimizers"] = _no_optimizer
         examiner = _Examiner(self, states, work)
         trainer = pl.Trainer(
             # One device a process: torchrun's other processes work on other pairs, not on shares of a batch.
@@ -102,17 +106,43 @@ class _Examiner(Callback):
         self._states = states
         self._work = work
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Loads the first state where a fit loads a checkpoint: when ``configure_model`` has built all layers."""
+        known = {clean_name(name) for name in pl_module.state_dict()}
+        for number, state in enumerate(self._states, start=1):
+            extra = [name for name in state if name not in known]
+            if extra:
+                raise RecipeError(
+                    f"checkpoint {number} holds {len(extra)} tensors that the recipe's model lacks, among them "
+                    f"{extra[:3]}: give the recipe that it was trained with"
+                )
+        try:
+            # A point that lacks parameters is refused when it is taken.
+            pl_module.load_state_dict(dict(self._states[0]), strict=False)
+        except RuntimeError as error:
+            raise RecipeError(f"the first checkpoint does not fit the recipe's model: {error}") from error
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         recipe = self._recipe
         for state in self._states[1:]:
             require_equal_frozen(pl_module, state)
         with isolated_rng(recipe.seed):
-            surface = probe_surface(trainer, pl_module, None, recipe.num_batches, None, recipe.batch_norm)
+            try:
+                surface = probe_surface(trainer, pl_module, None, recipe.num_batches, None, recipe.batch_norm)
+            except MisconfigurationException as error:
+                raise RecipeError(
+                    f"{error}. A recipe has no place for that: compare the two in Python, by LossSurface(model, "
+                    "batches, loss_fn) and a finder's connect(surface, theta_a, theta_b)"
+                ) from error
             surface.vectorized = dict.fromkeys(surface.vectorized, recipe.vectorize)
             surface.decide()
         with isolated_rng(recipe.seed):
             self.result = self._work(surface, [surface.point(state) for state in self._states])
         trainer.should_stop = True
+
+
+def _no_optimizer() -> None:
+    """Stands for ``configure_optimizers``."""
 
 
 def add_recipe(parser: ArgumentParser) -> None:
@@ -153,7 +183,10 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
     """Parses ``args``, with model and data from the recipe that ``--config`` names; other sections are left alone."""
     early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     early.add_argument("--config")
-    config = early.parse_known_args(args)[0].config
+    try:
+        config = early.parse_known_args(args)[0].config
+    except argparse.ArgumentError as error:
+        parser.error(str(error))
     sections: dict[str, Any] = {}
     if config is not None and not {"-h", "--help"} & set(args):
         try:

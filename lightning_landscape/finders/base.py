@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_landscape.finders.chain import Chain, Segment
+from lightning_landscape.finders.shorten import shorten
 from lightning_landscape.path import Connection, Path, Reason, Verdict
 from lightning_landscape.surface import LossSurface, Work
 
@@ -87,6 +88,12 @@ class Ledger:
             return math.inf
         return max(0.0, self._budget.work - self._surface.work.since(self._searching).total)
 
+    def part(self, share: float) -> Ledger:
+        """A ledger for a part of the search, limited to a share of what remains; what it spends is spent here too."""
+        limit, left = self._budget.max_seconds, self.remaining
+        seconds = None if limit is None else share * max(0.0, limit - self.seconds)
+        return Ledger(self._surface, Budget(None if math.isinf(left) else share * left, seconds))
+
 
 @dataclass
 class Search:
@@ -97,6 +104,7 @@ class Search:
         level: the level u that the path has to stay below.
         ledger: the budget.
         line: the straight segment, sampled.
+        chain: the lowest chain so far, sampled, from which the search goes on; the straight line at first.
         progress: told what is being done.
     """
 
@@ -104,6 +112,7 @@ class Search:
     level: float
     ledger: Ledger
     line: Segment
+    chain: Chain
     progress: Progress
 
 
@@ -117,25 +126,30 @@ class PathFinder(ABC):
         margin: without an explicit level, u = max(E_a, E_b) + margin |max(E_a, E_b)|.
         samples: points per straight-line distance of the endpoints on the grid that a search uses. The
             result is measured at spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
 
     Raises:
         ValueError: for arguments out of range.
     """
 
-    def __init__(self, *, margin: float = 0.0, samples: int = 9) -> None:
+    def __init__(self, *, margin: float = 0.0, samples: int = 9, shorten: int = 0) -> None:
         if not margin >= 0 or math.isinf(margin):
             raise ValueError(f"margin must be a number of at least 0, got {margin}")
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
+        if shorten < 0:
+            raise ValueError(f"shorten must be at least 0, got {shorten}")
         self.margin = margin
         self.samples = samples
+        self.shorten = shorten
 
     @abstractmethod
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Looks for a chain below ``search.level``, starting from ``search.line``, which rises above it.
+        """Looks for a chain below ``search.level``, starting from ``search.chain``, which rises above it.
 
         Returns:
             The lowest chain found, sampled, and the reason that applies if it turns out to rise above the level.
+            A chain below the level comes refined.
         """
 
     def connect(
@@ -191,7 +205,10 @@ class PathFinder(ABC):
             straight.refine(surface, level)
             if not line.height <= level:
                 ledger.begin()
-                found, reason = self.search(Search(surface, level, ledger, line, progress or _quiet))
+                search = Search(surface, level, ledger, line, straight, progress or _quiet)
+                found, reason = self.search(search)
+                if found.height <= level:
+                    found = shorten(search, found, self.shorten)
                 candidates.append(found)
         for candidate in candidates:
             candidate.refine(surface)
@@ -228,6 +245,7 @@ def _connection(chain: Chain, line: Segment, level: float, reason: Reason, ledge
         seconds=ledger.seconds,
         profile=profile,
         linear_profile=linear,
+        aligned=chain.aligned,
     )
 
 

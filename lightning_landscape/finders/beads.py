@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lightning_landscape.finders.base import Search
 from lightning_landscape.finders.chain import Segment
+from lightning_landscape.finders.steps import OptimizerFactory, averaging_weight
 from lightning_landscape.path import Reason
 
-OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 _JITTER = 1e-3  # first displacement of a bead, as a share of its segment's length
 _IMPROVEMENT = 0.99  # a check counts as progress when the loss fell below this share of the best
-_PATIENCE = 3  # checks without progress before the learning rate falls
+_PATIENCE = 6  # checks without progress before the learning rate falls
 _DECAY = 0.3
-_RECENCY = 8  # of the polynomial-decay average of a bead's iterates (Shamir & Zhang 2013), their eta
 _DECAYS = 3  # falls of the learning rate before a bead gives up
 
 
@@ -60,7 +58,7 @@ class Bead:
         self._optimizer.step(closure)  # type: ignore[arg-type]
         self.point.copy_(self._confined(self.point))
         self.steps += 1
-        self.mean.lerp_(self.point, (_RECENCY + 1) / (_RECENCY + self.steps))
+        self.mean.lerp_(self.point, averaging_weight(self.steps))
 
     def record(self, loss: float) -> None:
         """Takes note of E at the mean: keeps the best, and lowers the learning rate where it stalls."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -96,12 +96,14 @@ class Chain:
         segments: consecutive segments.
         scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
         samples: see ``scale``; a shorter segment gets fewer, and always at least one.
+        aligned: whether it ends in a permuted copy of the second endpoint.
     """
 
-    def __init__(self, segments: list[Segment], scale: float, samples: int) -> None:
+    def __init__(self, segments: list[Segment], scale: float, samples: int, aligned: bool = False) -> None:
         self.segments = segments
         self.scale = scale
         self.samples = samples
+        self.aligned = aligned
 
     @property
     def height(self) -> float:
@@ -110,16 +112,37 @@ class Chain:
         return math.nan if any(math.isnan(height) for height in heights) else max(heights)
 
     @property
+    def highest(self) -> float:
+        """Where on the chain the largest sample lies, by arc length in [0, 1]; a NaN counts as the largest."""
+        t, losses = self.profile()
+        return t[max(range(len(t)), key=lambda i: math.inf if math.isnan(losses[i]) else losses[i])]
+
+    @property
     def length(self) -> float:
         """Arc length."""
         return sum(segment.length for segment in self.segments)
 
     def with_segments(self, segments: list[Segment]) -> Chain:
         """Another chain at the same spacing."""
-        return Chain(segments, self.scale, self.samples)
+        return Chain(segments, self.scale, self.samples, self.aligned)
+
+    def through(self, corners: Tensor) -> Chain:
+        """A chain with the same ends through copies of other corners (K, P), not measured but at the ends."""
+        first, last = self.segments[0], self.segments[-1]
+        segments = [Segment(*ends) for ends in pairwise([first.start, *corners.clone(), last.end])]
+        segments[0].losses[0.0], segments[-1].losses[1.0] = first.losses[0.0], last.losses[1.0]
+        return self.with_segments(segments)
+
+    def lower(self, other: Chain) -> Chain:
+        """Whichever of the two is lower; this one where they are equal, the one that is finite before a NaN."""
+        return other if other.height < self.height or math.isnan(self.height) else self
 
     def sample(self, surface: LossSurface) -> None:
         """Fills every segment up to the spacing of the search, ends included."""
+        shared = [(before, after) for before, after in pairwise(self.segments) if before.end is after.start]
+        measure(surface, [(before, (1.0,)) for before, _ in shared])
+        for before, after in shared:
+            after.losses.setdefault(0.0, before.losses[1.0])
         measure(surface, ((segment, self._grid(segment, 1)) for segment in self.segments))
 
     def refine(self, surface: LossSurface, level: float = math.inf) -> None:

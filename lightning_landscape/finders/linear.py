@@ -12,6 +12,13 @@ class LinearPath(PathFinder):
 
     Its ``not_found`` has the reason ``depth``: it is a search of depth 0.
 
+    Args:
+        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
+        samples: likewise.
+
+    Raises:
+        ValueError: for arguments out of range.
+
     Example:
         >>> import torch
         >>> from lightning_landscape import LossSurface
@@ -22,6 +29,9 @@ class LinearPath(PathFinder):
         ('connected', 1.0, 0)
     """
 
+    def __init__(self, *, margin: float = 0.0, samples: int = 9) -> None:
+        super().__init__(margin=margin, samples=samples)
+
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """The line itself."""
-        return Chain([search.line], search.line.length, self.samples), Reason.DEPTH
+        return search.chain, Reason.DEPTH

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from lightning_landscape.finders.base import Search
 from lightning_landscape.finders.chain import Chain, Segment, measure
 
-_WORTH = 0.003  # share of the path's length that cutting a corner whole must promise: every cut costs a bead
+if TYPE_CHECKING:
+    from lightning_landscape.finders.base import Search
+
+_WORTH = 0.003  # share of the path's length that a corner must promise to be cut in part, which costs a bead
 _CLEARANCE = 1e-3  # share of the level that a cut keeps away from it, for what lies between the samples
 _HALVINGS = 4  # of a cut, before a corner is left as it is
 
@@ -33,7 +36,8 @@ def shorten(search: Search, chain: Chain, rounds: int) -> Chain:
         search.progress(f"shortening, round {number + 1} of {rounds}", number / rounds)
         tighter = chain
         for parity in (0, 1):
-            tighter = _cut_corners(search, tighter, parity)
+            # A finely bent path first loses the corners that it can do without, however little each of them turns.
+            tighter = _cut_corners(search, tighter, parity, 0.0 if number == 0 else _WORTH)
         tighter.refine(search.surface, search.level)
         if not tighter.height <= search.level or search.ledger.remaining <= 0:
             break
@@ -63,10 +67,10 @@ class _Corner:
         return Segment(self.before.at(1 - self.share), self.after.at(self.share))
 
 
-def _cut_corners(search: Search, chain: Chain, parity: int) -> Chain:
-    """Cuts every second corner, all together, so that no two cuts share a segment."""
+def _cut_corners(search: Search, chain: Chain, parity: int, least: float) -> Chain:
+    """Cuts every second corner that promises a share ``least`` of the length, together: no two share a segment."""
     corners = [_Corner(chain, index) for index in range(1 + parity, len(chain.segments), 2)]
-    pending = [corner for corner in corners if corner.slack >= _WORTH * chain.length]
+    pending = [corner for corner in corners if corner.slack >= least * chain.length]
     done: dict[int, _Corner] = {}
     for _ in range(_HALVINGS + 1):
         if not pending or search.ledger.remaining <= 0:
@@ -81,9 +85,9 @@ def _cut_corners(search: Search, chain: Chain, parity: int) -> Chain:
                 done[corner.index] = corner
             else:
                 failed.append(corner)
-        for corner in failed:
+        pending = [corner for corner in failed if corner.slack >= _WORTH * chain.length]
+        for corner in pending:
             corner.halve()
-        pending = failed
     return chain.with_segments(list(_with_cuts(chain, done)))
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 
 from lightning_landscape.finders.base import PathFinder, Search
-from lightning_landscape.finders.beads import Bead, OptimizerFactory, train_beads
+from lightning_landscape.finders.beads import Bead, train_beads
 from lightning_landscape.finders.chain import Chain
-from lightning_landscape.finders.shorten import shorten
+from lightning_landscape.finders.steps import OptimizerFactory, relative_adam
 from lightning_landscape.path import Reason
-
-_STEP = 0.05  # default step of Adam, as a share of the root mean square difference of a coordinate
 
 
 class DynamicStringSampling(PathFinder):
@@ -33,9 +30,9 @@ class DynamicStringSampling(PathFinder):
         split: start beads at the highest sampled point, or in the middle.
         optimizer: makes the optimiser of a bead from its parameters, any of torch's; ``None``: Adam with
             a step of 0.05 times the root mean square coordinate difference of the segment's ends.
-        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
         margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
         samples: likewise.
+        shorten: likewise.
         seed: of the beads' first displacement, off symmetric saddles.
 
     Raises:
@@ -64,16 +61,12 @@ class DynamicStringSampling(PathFinder):
         samples: int = 9,
         seed: int = 0,
     ) -> None:
-        super().__init__(margin=margin, samples=samples)
+        super().__init__(margin=margin, samples=samples, shorten=shorten)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
-        for name, value, least in (
-            ("max_depth", max_depth, 1),
-            ("max_bead_steps", max_bead_steps, 1),
-            ("shorten", shorten, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name, value in (("max_depth", max_depth), ("max_bead_steps", max_bead_steps)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if split not in ("argmax", "midpoint"):
             raise ValueError(f"split must be 'argmax' or 'midpoint', got {split!r}")
         self.alpha = alpha
@@ -81,12 +74,12 @@ class DynamicStringSampling(PathFinder):
         self.max_bead_steps = max_bead_steps
         self.split = split
         self.optimizer = optimizer
-        self.shorten = shorten
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """Adds beads level by level; see the class."""
-        chain = best = Chain([search.line], search.line.length, self.samples)
+        best = search.chain
+        chain = self._start(search)
         stream = search.surface.training_stream()
         generator = torch.Generator().manual_seed(self.seed)
         target = search.level - (1 - self.alpha) * abs(search.level)
@@ -99,7 +92,7 @@ class DynamicStringSampling(PathFinder):
                     segment,
                     segment.highest if self.split == "argmax" else 0.5,
                     torch.randn(search.surface.dimension, generator=generator).to(segment.start),
-                    self.optimizer or _adam(segment.length / math.sqrt(search.surface.dimension)),
+                    self.optimizer or relative_adam(segment.length, search.surface.dimension),
                 )
                 for segment in rising
             }
@@ -117,14 +110,19 @@ class DynamicStringSampling(PathFinder):
             chain.sample(search.surface)
             if chain.height <= search.level:
                 chain.refine(search.surface, search.level)
-            if chain.height < best.height or math.isnan(best.height):
-                best = chain
+            best = best.lower(chain)
             if chain.height <= search.level:
-                return shorten(search, chain, self.shorten), Reason.DEPTH
+                return chain, Reason.DEPTH
             if failure is not None:
                 return best, failure
         return best, Reason.DEPTH
 
-
-def _adam(scale: float) -> OptimizerFactory:
-    return lambda points: torch.optim.Adam(points, lr=_STEP * scale)
+    def _start(self, search: Search) -> Chain:
+        """The chain to go on from, without its corners above the level: beads are put between corners, which stay."""
+        segments = search.chain.segments
+        low = [segment.end for segment in segments[:-1] if segment.losses[1.0] <= search.level]
+        if len(low) == len(segments) - 1:
+            return search.chain
+        chain = search.chain.through(torch.stack(low) if low else segments[0].end.new_empty(0, len(segments[0].end)))
+        chain.sample(search.surface)
+        return chain

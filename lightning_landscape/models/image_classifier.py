@@ -1,4 +1,4 @@
-"""Image classifiers: a perceptron, a small LeNet and the MNIST network of Freeman & Bruna (2017)."""
+"""Image classifiers: a choice of architectures, trained by cross-entropy."""
 
 from __future__ import annotations
 
@@ -11,71 +11,20 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
-Architecture = Literal["mlp", "lenet", "dss-mnist"]
+from lightning_landscape.models.architectures import dss_cifar, dss_mnist, lenet, mlp
+from lightning_landscape.models.resnet import Normalization, resnet20
+
+Architecture = Literal["mlp", "lenet", "dss-mnist", "dss-cifar", "resnet20"]
 Batch = tuple[Tensor, Tensor]
 
-_TWO_POOLS = 4  # each of two 2x2 pools halves the side
-
-
-def mlp(in_channels: int, image_size: int, num_classes: int) -> nn.Sequential:
-    """Perceptron with two hidden layers of 128 ReLU units."""
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(in_channels * image_size**2, 128),
-        nn.ReLU(),
-        nn.Linear(128, 128),
-        nn.ReLU(),
-        nn.Linear(128, num_classes),
-    )
-
-
-def lenet(
-    in_channels: int, image_size: int, num_classes: int, dropout: float = 0.0, batch_norm: bool = False
-) -> nn.Sequential:
-    """Small net in the manner of LeNet-5 (LeCun et al. 1998): 3x3x8, pool, 3x3x16, pool, 64 hidden ReLU units.
-
-    Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image, at least 4.
-        num_classes: number of outputs.
-        dropout: probability of dropping one of the features that enter the dense layers.
-        batch_norm: normalise after each convolution, which then has no bias.
-    """
-
-    def block(inputs: int, outputs: int) -> list[nn.Module]:
-        norm = [nn.BatchNorm2d(outputs)] if batch_norm else []
-        convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=not batch_norm)
-        return [convolution, *norm, nn.ReLU(), nn.MaxPool2d(2)]
-
-    return nn.Sequential(
-        *block(in_channels, 8),
-        *block(8, 16),
-        nn.Flatten(),
-        *([nn.Dropout(dropout)] if dropout else []),
-        nn.Linear(16 * (image_size // _TWO_POOLS) ** 2, 64),
-        nn.ReLU(),
-        nn.Linear(64, num_classes),
-    )
-
-
-def dss_mnist(in_channels: int, image_size: int, num_classes: int) -> nn.Sequential:
-    """MNIST network of Freeman & Bruna (2017): 5x5x32, pool, 5x5x64, pool, 1024, dropout 0.5."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 32, kernel_size=5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, kernel_size=5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(64 * (image_size // _TWO_POOLS) ** 2, 1024),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(1024, num_classes),
-    )
-
-
-ARCHITECTURES: dict[str, Callable[..., nn.Sequential]] = {"mlp": mlp, "lenet": lenet, "dss-mnist": dss_mnist}
+ARCHITECTURES: dict[str, Callable[..., nn.Sequential]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "dss-mnist": dss_mnist,
+    "dss-cifar": dss_cifar,
+    "resnet20": resnet20,
+}
+_SMALLEST_IMAGE = 4  # what the convolutional ones halve twice
 
 
 class ImageClassifier(LightningModule):
@@ -92,7 +41,8 @@ class ImageClassifier(LightningModule):
 
     Args:
         architecture: ``"mlp"`` (two hidden layers of 128), ``"lenet"`` (small, 52,138 parameters on
-            28x28) or ``"dss-mnist"`` (Freeman & Bruna 2017; 3,274,634 parameters on 28x28).
+            28x28), ``"dss-mnist"`` (Freeman & Bruna 2017; 3,274,634 parameters on 28x28), ``"dss-cifar"``
+            (likewise; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on 3x32x32).
         in_channels: channels of an image.
         image_size: height and width of an image in pixels; at least 4 for the convolutional ones.
         num_classes: number of classes, at least 2.
@@ -102,6 +52,8 @@ class ImageClassifier(LightningModule):
         weight_decay: L2 penalty, at least 0.
         dropout: for ``lenet``, probability in [0, 1) of dropping a feature before the dense layers.
         batch_norm: for ``lenet``, normalise after each convolution.
+        normalization: for ``resnet20``, ``"batch"`` or ``"group"`` norm after each convolution.
+        width: for ``resnet20``, factor of the channels, a positive multiple of 1/4.
 
     Raises:
         ValueError: if an argument is out of its range or does not go with the architecture or optimiser.
@@ -125,11 +77,13 @@ class ImageClassifier(LightningModule):
         weight_decay: float = 0.0,
         dropout: float = 0.0,
         batch_norm: bool = False,
+        normalization: Normalization = "batch",
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         _require(architecture in ARCHITECTURES, f"architecture must be one of {[*ARCHITECTURES]}, got {architecture!r}")
         _require(in_channels >= 1, f"in_channels must be at least 1, got {in_channels!r}")
-        smallest = 1 if architecture == "mlp" else _TWO_POOLS
+        smallest = 1 if architecture == "mlp" else _SMALLEST_IMAGE
         _require(
             image_size >= smallest, f"image_size must be at least {smallest} for {architecture!r}, got {image_size!r}"
         )
@@ -146,14 +100,23 @@ class ImageClassifier(LightningModule):
             architecture == "lenet" or not (dropout or batch_norm),
             f"dropout={dropout!r}, batch_norm={batch_norm!r}: options of 'lenet', leave them out for {architecture!r}",
         )
+        _require(
+            architecture == "resnet20" or (normalization == "batch" and width == 1),
+            f"normalization={normalization!r}, width={width!r}: options of 'resnet20', leave them out for "
+            f"{architecture!r}",
+        )
         self.save_hyperparameters()
         self.image_shape = (in_channels, image_size, image_size)
         self.learning_rate = learning_rate
         self.optimizer_name = optimizer
         self.momentum = momentum
         self.weight_decay = weight_decay
-        options = {"dropout": dropout, "batch_norm": batch_norm} if architecture == "lenet" else {}
-        self.network = ARCHITECTURES[architecture](in_channels, image_size, num_classes, **options)
+        options: dict[str, dict[str, Any]] = {
+            "lenet": {"dropout": dropout, "batch_norm": batch_norm},
+            "resnet20": {"normalization": normalization, "width": width},
+        }
+        build = ARCHITECTURES[architecture]
+        self.network = build(in_channels, image_size, num_classes, **options.get(architecture, {}))
         # Micro: the share of all examples. The default of torchmetrics averages over classes.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)

@@ -81,12 +81,23 @@ def measure_bound(
 
     if not bool(path.beads.isfinite().all()):
         raise ValueError("path must be finite, got beads with NaN or infinite entries")
-    knots = path.knots
-    steps = torch.linspace(0.0, 1.0, num_points, dtype=torch.float64)
-    t = torch.cat([steps, knots, (knots[1:] + knots[:-1]) / 2]).unique()
+    t, points = _points(path, num_points)
     with torch.no_grad():
-        losses = torch.cat([vmap(loss)(objective.stacked(path(part))) for part in t.split(_CHUNK)]).tolist()
+        losses = torch.cat([vmap(loss)(objective.stacked(part)) for part in points.split(_CHUNK)]).tolist()
     level = max(losses[0], losses[-1]) if scale is None else scale
     if not level > 0:
         raise ValueError(f"errors cannot be relative to {level}: give a positive scale, such as the mean of ||y||^2")
     return PathBound(Profile(tuple(t.tolist()), tuple(losses)), level)
+
+
+def _points(path: Path, num_points: int) -> tuple[Tensor, Tensor]:
+    # Beads are taken as they are: those of a segment that is short beside the path all have one t in float64.
+    beads, knots = path.beads.to("cpu", torch.float64), path.knots.to("cpu", torch.float64)
+    corners, corner_t = (
+        torch.stack([values[:-1], (values[:-1] + values[1:]) / 2], dim=1).flatten(0, 1) for values in (beads, knots)
+    )
+    corners, corner_t = torch.cat([corners, beads[-1:]]), torch.cat([corner_t, knots[-1:]])
+    steps = torch.linspace(0.0, 1.0, num_points, dtype=torch.float64)
+    steps = steps[~torch.isin(steps, corner_t)]
+    t, order = torch.cat([corner_t, steps]).sort(stable=True)
+    return t, torch.cat([corners, path(steps).to(corners)])[order]

@@ -173,8 +173,8 @@ def canonical_basis(module: nn.Module, theta: Tensor) -> Tensor:
         rank = int((values > _RANK * values[:1]).sum())
         if rank < width:
             raise ValueError(
-                f"rank(W_{index + 1} ... W_1) is {rank} and hidden layer {index + 1} has {width} units: the action of "
-                "GL is not free there, and no representative is defined"
+                f"W_{index + 1} ... W_1 has the rank {rank} and hidden layer {index + 1} has {width} units: the "
+                "action of GL is not free there, and no representative is defined"
             )
         # right holds an orthonormal basis of the row space; the representative's differs by a rotation of it.
         bases.append(_reduced(right).T @ torch.diag(1 / values) @ left.T)

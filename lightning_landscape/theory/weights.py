@@ -17,12 +17,14 @@ def weights_at(module: nn.Module, theta: Tensor) -> Weights:
     """The weight matrices that ``theta`` (P,) holds, in float64, in the order of ``named_parameters()``.
 
     Raises:
-        ValueError: if theta has another length, is not finite, or a parameter of the module is frozen: the
-            theorems move all weights.
+        ValueError: if theta has another length, is not finite, or parameters of the module are frozen or tied: the
+            theorems move all weights, each by itself.
     """
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise ValueError(f"the theorem moves all weights and {frozen} are frozen: call module.requires_grad_()")
+    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters())):
+        raise ValueError("the theorem moves each matrix by itself and some are tied: give every layer its own weight")
     shapes = [parameter.shape for parameter in module.parameters()]
     sizes = [shape.numel() for shape in shapes]
     if theta.shape != (sum(sizes),):

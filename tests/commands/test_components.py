@@ -80,6 +80,11 @@ def test_one_component_is_exit_code_0(project: Path) -> None:
     assert run("runs/0.0.ckpt", "--config=recipe.yaml") == 0
 
 
+def test_paths_are_searched_at_the_level_asked_for(project: Path) -> None:
+    assert run("runs/0.0.ckpt", "runs/0.05.ckpt", "--config=recipe.yaml", "--level=0.15", "--finder=LinearPath") == 0
+    assert [search["level"] for search in report(project / "landscape" / "components")["searches"]] == [0.15]
+
+
 def test_a_second_call_finds_its_searches(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["runs", "--config=recipe.yaml", "--budget=20", "--vectorize=false"]
     run(*arguments)
@@ -118,6 +123,7 @@ def test_processes_share_the_searches_and_agree(project: Path, repository: Path)
         (["none.ckpt", "--config=recipe.yaml"], "none.ckpt does not exist"),
         (["runs", "--config=recipe.yaml", "--pairs=some"], "pairs must be one of tree, all"),
         (["runs", "--config=recipe.yaml", "--margin=-1"], "margin must be"),
+        (["runs", "--config=recipe.yaml", "--level=.nan"], "level must be a finite number"),
     ],
 )
 def test_what_cannot_be_used_is_exit_code_2(

@@ -105,6 +105,71 @@ def test_command_line_overrides_the_recipe(project: Path) -> None:
     assert row(project / "landscape" / "connect")["loss_a"] == pytest.approx(9.0)
 
 
+def test_an_optimizer_of_the_recipe_is_not_missed(project: Path) -> None:
+    own = RING + "    configure_optimizers = LightningModule.configure_optimizers\n"
+    (project / "bare_classes.py").write_text(own)
+    (project / "bare.yaml").write_text("model: bare_classes.Ring\noptimizer: torch.optim.SGD")
+    assert run("a.ckpt", "b.ckpt", "--config=bare.yaml", "--finder=LinearPath") == 3
+    assert row(project / "landscape" / "connect")["loss_a"] == 0.0
+
+
+def test_callbacks_of_the_model_write_nothing(project: Path) -> None:
+    own = RING + (
+        "    def configure_callbacks(self):\n"
+        "        from pytorch_lightning.callbacks import ModelCheckpoint\n"
+        "        return ModelCheckpoint(dirpath='mine', save_last=True)\n"
+    )
+    (project / "saving_classes.py").write_text(own)
+    (project / "saving.yaml").write_text("model: saving_classes.Ring")
+    assert run("a.ckpt", "b.ckpt", "--config=saving.yaml", "--finder=LinearPath") == 3
+    assert not (project / "mine").exists()
+
+
+def test_buffers_of_a_model_that_is_built_late_are_those_of_the_first_state(project: Path) -> None:
+    own = RING.replace('        self.register_buffer("shift", torch.zeros(()))\n', "") + (
+        "    def configure_model(self):\n        self.register_buffer('shift', torch.zeros(()))\n"
+    )
+    (project / "late_classes.py").write_text(own)
+    (project / "late.yaml").write_text("model: late_classes.Ring")
+    shifted = torch.load(project / "a.ckpt", weights_only=True)
+    shifted["state_dict"]["shift"] = torch.tensor(0.5)
+    torch.save(shifted, project / "shifted.ckpt")
+    assert run("shifted.ckpt", "b.ckpt", "--config=late.yaml", "--finder=LinearPath") == 3
+    assert row(project / "landscape" / "connect")["loss_a"] == 0.5
+
+
+def test_an_end_without_a_loss_is_not_found_and_has_no_slice(project: Path) -> None:
+    torch.save({"state_dict": {"layer.weight": torch.full((1, 2), float("nan"))}}, project / "nan.ckpt")
+    assert run("nan.ckpt", "b.ckpt", "--config=recipe.yaml", "--slice=3") == 3
+    assert row(project / "landscape" / "connect")["reason"] == "diverged"
+    assert not list((project / "landscape" / "connect").glob("slice*"))
+
+
+def test_a_slice_that_fails_leaves_the_verdict(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["a.ckpt", "b.ckpt", "--config=recipe.yaml", "--finder=LinearPath", "--slice=2"]
+    assert run(*arguments) == 3
+    for file in (project / "landscape" / "connect").glob("slice*.safetensors"):
+        file.write_bytes(b"damaged")
+    (project / "landscape" / "connect" / "connection.json").unlink()
+    assert run(*arguments) == 2
+    assert "slice" in capsys.readouterr().err
+    assert row(project / "landscape" / "connect")["verdict"] == "not_found"
+
+
+def test_an_aligned_row_says_that_it_ends_in_a_copy(project: Path) -> None:
+    assert run("a.ckpt", "b.ckpt", "--config=recipe.yaml", "--align", "--finder=LinearPath") == 3
+    assert row(project / "landscape" / "connect")["aligned"] is True
+
+
+def test_corrupt_data_are_exit_code_2(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "valid", "test"):
+        (project / f"ptb.{name}.txt").write_text("no treebank")
+    data = "{class_path: lightning_landscape.datamodules.PennTreebankDataModule, init_args: {source: .}}"
+    (project / "corrupt.yaml").write_text(f"model: ring_classes.Ring\ndata: {data}")
+    assert run("a.ckpt", "b.ckpt", "--config=corrupt.yaml") == 2
+    assert "is not the published file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,8 +186,11 @@ def test_command_line_overrides_the_recipe(project: Path) -> None:
         (["a.ckpt", "b.ckpt", "--device=tpu9"], "device"),
         (["a.ckpt", "small.ckpt"], "shape"),
         (["small.ckpt", "b.ckpt"], "does not fit the recipe's model"),
+        (["a.ckpt", "extra.ckpt"], "holds 1 tensors that the recipe's model lacks"),
+        (["extra.ckpt", "b.ckpt"], "holds 1 tensors that the recipe's model lacks"),
         (["a.ckpt", "empty.ckpt"], "missing"),
         (["empty.ckpt", "b.ckpt"], "missing"),
+        (["a.ckpt", "b.ckpt", "--config"], "expected one argument"),
         (["a.ckpt", "b.ckpt", "--config=none.yaml"], "none.yaml"),
         (["a.ckpt", "b.ckpt", "--config=broken.yaml"], "broken.yaml"),
         (["a.ckpt", "b.ckpt", "--config=modelless.yaml"], "no section 'model'"),
@@ -133,6 +201,8 @@ def test_what_cannot_be_used_is_exit_code_2(
 ) -> None:
     torch.save({"state_dict": {"layer.weight": torch.zeros(1, 3)}}, project / "small.ckpt")
     torch.save({"state_dict": {}}, project / "empty.ckpt")
+    state = {"layer.weight": torch.zeros(1, 2), "shift": torch.zeros(()), "more.weight": torch.zeros(2)}
+    torch.save({"state_dict": state}, project / "extra.ckpt")
     (project / "broken.yaml").write_text("model: [")
     (project / "modelless.yaml").write_text("trainer: {}")
     config = [] if any(argument.startswith("--config") for argument in arguments) else ["--config=recipe.yaml"]

@@ -16,12 +16,30 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from lightning_landscape import Connection, LossSurface
-from lightning_landscape.finders import Budget, DynamicStringSampling, LinearPath, PathFinder
+from lightning_landscape.finders import (
+    AutoNEB,
+    BezierCurve,
+    Budget,
+    DynamicStringSampling,
+    Ladder,
+    LinearPath,
+    PathFinder,
+    PolygonalChain,
+    SimplifiedString,
+)
 from lightning_landscape.finders.chain import Chain, Segment
 
 LEVEL = 0.25
 LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
-FINDERS = [LinearPath(), DynamicStringSampling()]
+SEARCHERS = [
+    DynamicStringSampling(),
+    PolygonalChain(max_steps=300),
+    BezierCurve(bends=3, draws=4, max_steps=300),
+    AutoNEB(steps=40),
+    SimplifiedString(max_steps=100),
+    Ladder(rungs=[PolygonalChain(max_steps=100), BezierCurve(max_steps=100), DynamicStringSampling()]),
+]
+FINDERS = [LinearPath(), *SEARCHERS]
 
 
 def ring(x: Tensor) -> Tensor:
@@ -190,23 +208,31 @@ def test_a_loss_that_is_not_finite_at_an_endpoint_never_connects(
         json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_gradients_that_are_nan_end_the_search_as_diverged() -> None:
+@pytest.mark.parametrize("finder", SEARCHERS)
+def test_gradients_that_are_nan_end_the_search_as_diverged(finder: PathFinder) -> None:
     def bad_slope(x: Tensor) -> Tensor:
         return ring(x) + (0 * x[0].abs()).sqrt()  # adds 0, with the derivative 0 / 0
 
-    found = DynamicStringSampling().connect(surface_of(bad_slope), LEFT, RIGHT, LEVEL)
+    found = finder.connect(surface_of(bad_slope), LEFT, RIGHT, LEVEL)
     assert (found.verdict, found.reason) == ("not_found", "diverged")
     assert found.height == pytest.approx(1.0)
     assert found.path is not None
     assert found.path.beads.isfinite().all()
 
 
-def test_an_optimiser_that_explodes_ends_as_diverged_or_stuck_with_a_finite_path() -> None:
-    finder = DynamicStringSampling(optimizer=lambda points: SGD(points, lr=1e12))
+@pytest.mark.parametrize(
+    "kind",
+    [DynamicStringSampling, PolygonalChain, BezierCurve, AutoNEB, SimplifiedString],
+    ids=lambda kind: kind.__name__,
+)
+def test_an_optimiser_that_explodes_ends_as_diverged_or_stuck_with_a_finite_path(kind: Any) -> None:
+    finder = kind(optimizer=lambda points: SGD(points, lr=1e12))
     found = finder.connect(surface_of(), LEFT, RIGHT, LEVEL)
     assert found.verdict == "not_found"
-    assert found.reason in ("diverged", "bead")
+    assert found.reason in ("diverged", "bead", "depth")
     assert found.height <= found.linear_height
+    assert found.path is not None
+    assert found.path.beads.isfinite().all()
 
 
 @pytest.mark.parametrize("finder", FINDERS)
@@ -233,11 +259,12 @@ def test_a_budget_that_runs_out_among_the_steps_of_a_bead() -> None:
         assert 0 < found.gradient_steps <= work < whole.gradient_steps
 
 
+@pytest.mark.parametrize("finder", SEARCHERS)
 @pytest.mark.parametrize("work", [10, 30, 60, 100, 200, 400])
-def test_what_is_spent_beyond_the_budget_is_the_measurement_of_the_result(work: float) -> None:
+def test_what_is_spent_beyond_the_budget_is_the_measurement_of_the_result(finder: PathFinder, work: float) -> None:
     surface, start, end = trained_pair()
     level = 1.2 * max(surface.loss(start), surface.loss(end))
-    found = DynamicStringSampling().connect(surface, start, end, level, Budget(work=work))
+    found = finder.connect(surface, start, end, level, Budget(work=work))
     assert found.gradient_steps <= work
     # Two rounds of search and of shortening may have begun when the budget ends; the profiles are measured whole.
     measured = (len(found.profile.t) + len(found.linear_profile.t)) * surface.evaluation_passes / 3
@@ -293,25 +320,29 @@ def test_a_search_ends_at_its_depth_and_at_the_steps_of_a_bead() -> None:
     assert (hasty.verdict, hasty.reason) == ("not_found", "bead")
 
 
-def test_one_example_is_enough() -> None:
+@pytest.mark.parametrize("finder", SEARCHERS)
+def test_one_example_is_enough(finder: PathFinder) -> None:
     batch = (torch.tensor([[1.0, -1.0]]), torch.tensor([[0.5]]))
     surface = LossSurface(network(1), [batch], mse)
     start, end = (LossSurface(network(seed), [batch], mse).point() for seed in (1, 2))
-    found = DynamicStringSampling(margin=0.05).connect(surface, start, end)
+    level = 1.05 * max(surface.loss(start), surface.loss(end))
+    found = finder.connect(surface, start, end, level)
     assert found.verdict == "connected"
     assert found.height <= found.level
 
 
-def test_the_same_call_gives_the_same_row() -> None:
+@pytest.mark.parametrize("finder", SEARCHERS)
+def test_the_same_call_gives_the_same_row(finder: PathFinder) -> None:
     surface, start, end = trained_pair()
     again, *_ = trained_pair()
     level = 1.2 * max(surface.loss(start), surface.loss(end))
-    rows = [row(DynamicStringSampling(seed=3).connect(each, start, end, level)) for each in (surface, surface, again)]
+    rows = [row(finder.connect(each, start, end, level)) for each in (surface, surface, again)]
     assert rows[0] == rows[1] == rows[2]
     assert rows[0]["num_beads"] >= 1
 
 
-def test_a_search_changes_neither_endpoints_nor_module_nor_random_states() -> None:
+@pytest.mark.parametrize("finder", SEARCHERS)
+def test_a_search_changes_neither_endpoints_nor_module_nor_random_states(finder: PathFinder) -> None:
     module = network(1)
     module.train()
     surface = LossSurface(module, regression(), mse)
@@ -319,7 +350,7 @@ def test_a_search_changes_neither_endpoints_nor_module_nor_random_states() -> No
     kept = {name: value.clone() for name, value in module.state_dict().items()}
     copies = start.clone(), end.clone()
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-    found = DynamicStringSampling(margin=0.05).connect(surface, start, end)
+    found = finder.connect(surface, start, end, 1.05 * max(surface.loss(start), surface.loss(end)), Budget(400))
     assert found.gradient_steps > 0
     assert torch.equal(start, copies[0])
     assert torch.equal(end, copies[1])
@@ -364,14 +395,15 @@ def test_costs_are_counted_and_only_the_probe_set_decides(finder: PathFinder) ->
     assert found.loss_evaluations * 2 == spy.count("probe", False)
     assert spy.count("train", False) == spy.count("probe", True) == 0
     assert found.work == found.gradient_steps + found.loss_evaluations * 2 / 3
-    assert (found.gradient_steps > 0) == isinstance(finder, DynamicStringSampling)
+    assert (found.gradient_steps > 0) == (not isinstance(finder, LinearPath))
 
 
 @pytest.mark.parametrize("level", [None, 0.2, 1e3])
-def test_figures_are_those_of_the_profile_of_the_path(level: float | None) -> None:
+@pytest.mark.parametrize("finder", SEARCHERS)
+def test_figures_are_those_of_the_profile_of_the_path(finder: PathFinder, level: float | None) -> None:
     surface, start, end = trained_pair()
     line = LinearPath().connect(surface, start, end, level)
-    found = DynamicStringSampling().connect(surface, start, end, level)
+    found = finder.connect(surface, start, end, level, Budget(work=1500))
     for each, path in ((found, found.path), (line, line.path)):
         assert path is not None
         t, loss = each.profile
@@ -379,7 +411,8 @@ def test_figures_are_those_of_the_profile_of_the_path(level: float | None) -> No
         assert all(before <= after for before, after in itertools.pairwise(t))
         assert (loss[0], loss[-1]) == (each.loss_a, each.loss_b) == (surface.loss(start), surface.loss(end))
         assert each.height == max(loss)
-        assert each.barrier == max(e - (1 - s) * loss[0] - s * loss[-1] for s, e in zip(t, loss, strict=True))
+        barriers = [e - (1 - s) * loss[0] - s * loss[-1] for s, e in zip(t, loss, strict=True)]
+        assert each.barrier == pytest.approx(max(barriers), abs=1e-12)
         assert surface.losses(path(t)).tolist() == pytest.approx(list(loss), abs=1e-5)
         assert torch.equal(path.beads[[0, -1]], torch.stack([start, end]))
         assert each.length == path.length
@@ -439,21 +472,23 @@ def test_a_piece_of_a_segment_is_not_sampled_twice_at_one_point() -> None:
             assert min(after - before for before, after in itertools.pairwise(sorted(piece.losses))) > 1e-6
 
 
-def test_progress_is_told_as_fractions() -> None:
+@pytest.mark.parametrize("finder", SEARCHERS)
+def test_progress_is_told_as_fractions(finder: PathFinder) -> None:
     told: list[tuple[str, float]] = []
     surface, start, end = trained_pair()
     level = 1.2 * max(surface.loss(start), surface.loss(end))
-    DynamicStringSampling().connect(surface, start, end, level, progress=lambda *now: told.append(now))
+    finder.connect(surface, start, end, level, progress=lambda *now: told.append(now))
     assert told
     assert all(isinstance(text, str) and 0.0 <= share <= 1.0 for text, share in told)
 
 
+@pytest.mark.parametrize("finder", SEARCHERS)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_a_search_runs_where_gradients_are_off(context: Any) -> None:
-    outside = DynamicStringSampling().connect(surface_of(), LEFT, RIGHT, LEVEL)
+def test_a_search_runs_where_gradients_are_off(finder: PathFinder, context: Any) -> None:
+    outside = finder.connect(surface_of(), LEFT, RIGHT, LEVEL)
     with context():
         start, end = LEFT.clone(), RIGHT.clone()
-        inside = DynamicStringSampling().connect(surface_of(), start, end, LEVEL)
+        inside = finder.connect(surface_of(), start, end, LEVEL)
     assert row(inside) == row(outside)
 
 

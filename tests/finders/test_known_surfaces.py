@@ -11,10 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from lightning_landscape import Connection, LossSurface
-from lightning_landscape.finders import DynamicStringSampling, LinearPath
+from lightning_landscape.finders import (
+    AutoNEB,
+    BezierCurve,
+    DynamicStringSampling,
+    Ladder,
+    LinearPath,
+    PathFinder,
+    PolygonalChain,
+    SimplifiedString,
+)
 
 LEVEL = 0.25
 LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
+OTHERS: list[Callable[[int], PathFinder]] = [
+    lambda seed: PolygonalChain(bends=3, seed=seed, max_steps=400),
+    lambda seed: BezierCurve(bends=2, seed=seed, max_steps=400),
+    lambda seed: AutoNEB(seed=seed),
+    lambda seed: SimplifiedString(seed=seed),
+    lambda seed: Ladder(rungs=[PolygonalChain(max_steps=50), DynamicStringSampling(seed=seed, max_bead_steps=60)]),
+]
 
 
 def surface_of(energy: Callable[[Tensor], Tensor], dimension: int = 2) -> LossSurface:
@@ -46,7 +62,19 @@ def fine_height(surface: LossSurface, found: Connection) -> float:
     return surface.losses(found.path(t)).max().item()
 
 
-@pytest.mark.parametrize("finder", [LinearPath(), DynamicStringSampling(), DynamicStringSampling(split="midpoint")])
+@pytest.mark.parametrize(
+    "finder",
+    [
+        LinearPath(),
+        DynamicStringSampling(),
+        DynamicStringSampling(split="midpoint"),
+        PolygonalChain(),
+        BezierCurve(),
+        AutoNEB(),
+        SimplifiedString(),
+        Ladder(),
+    ],
+)
 @pytest.mark.parametrize("dimension", [1, 2, 50])
 def test_a_quadratic_bowl_is_connected_by_the_straight_line(finder: Any, dimension: int) -> None:
     surface = surface_of(lambda x: (x.square() * torch.arange(1, dimension + 1)).sum(), dimension)
@@ -89,6 +117,19 @@ def test_the_ring_is_connected_around_its_hole_by_almost_the_shortest_way(seed: 
     # The path is certified at points, between which it may cut a corner of the hole by next to nothing.
     assert geodesic(LEVEL) * (1 - 1e-3) <= found.length <= geodesic(LEVEL) * 1.05
     assert found.normalized_length == pytest.approx(found.length / 2)
+
+
+@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("seed", range(2))
+def test_every_finder_passes_around_the_hole_of_the_ring(make: Callable[[int], PathFinder], seed: int) -> None:
+    surface = surface_of(thick_ring, 12)
+    start = torch.zeros(12)
+    start[0] = 1.0
+    found = make(seed).connect(surface, start, -start, LEVEL)
+    assert found.verdict == "connected"
+    assert found.linear_height == pytest.approx(1.0)
+    assert fine_height(surface, found) <= LEVEL + 1e-4
+    assert geodesic(LEVEL) * (1 - 1e-3) <= found.length <= geodesic(LEVEL) * 1.05
 
 
 def test_shortening_shortens_and_without_it_the_path_is_left_as_found() -> None:
@@ -135,6 +176,18 @@ def test_two_wells_with_a_saddle_of_1_are_never_connected_below_it(seed: int, le
     # An upper bound of the minimax value, the saddle at x0 = 0, but for what a grid misses of a peak.
     assert 1.0 - 1e-4 <= found.height <= found.linear_height + 1e-3
     assert found.height <= 1.02
+
+
+@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("level", [0.0, 0.9, 0.999])
+def test_no_finder_connects_two_wells_below_their_saddle(make: Callable[[int], PathFinder], level: float) -> None:
+    surface = surface_of(wells, 3)
+    shift = torch.randn(2, 3, generator=torch.Generator().manual_seed(1)) * (0.2 if level > 0.5 else 0.0)
+    start, end = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]]) + shift
+    found = make(0).connect(surface, start, end, level)
+    assert found.verdict == "not_found"
+    assert found.reason in ("bead", "depth")
+    assert 1.0 - 1e-4 <= found.height <= min(1.02, found.linear_height + 1e-3)
 
 
 @pytest.mark.parametrize("level", [1.0, 1.02, 1.05])
@@ -220,6 +273,15 @@ def test_a_network_with_two_hidden_units_swapped_is_not_connected_to_itself(
     )
     assert dets[0] > 0.99
     assert dets[-1] < -0.99
+
+
+@pytest.mark.parametrize("make", OTHERS)
+def test_no_finder_connects_a_network_to_itself_with_two_units_swapped(make: Callable[[int], PathFinder]) -> None:
+    surface = three_units([0, 1, 2])
+    found = make(0).connect(surface, surface.point(), three_units([1, 0, 2]).point(), BARRIER - 1e-3)
+    assert found.verdict == "not_found"
+    assert found.reason in ("bead", "depth")
+    assert BARRIER <= found.height <= found.linear_height
 
 
 def test_the_bound_of_the_negative_control_holds_wherever_the_determinant_vanishes() -> None:

@@ -19,6 +19,9 @@ CASES = [
     ("lenet", {}),
     ("lenet", {"dropout": 0.25, "batch_norm": True}),
     ("dss-mnist", {}),
+    ("dss-cifar", {}),
+    ("resnet20", {"width": 0.25}),
+    ("resnet20", {"width": 0.25, "normalization": "group"}),
 ]
 
 
@@ -72,6 +75,15 @@ def test_logits(architecture: Any, options: dict[str, Any], image_size: int, in_
     logits = classifier(torch.randn(3, in_channels, image_size, image_size))
     assert logits.shape == (3, 7)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("image_size", "expected"), [(24, 1_068_298), (32, 1_756_426)])
+def test_dss_cifar_is_the_network_of_the_paper(image_size: int, expected: int) -> None:
+    classifier = ImageClassifier("dss-cifar", in_channels=3, image_size=image_size)
+    assert sum(parameter.numel() for parameter in classifier.parameters()) == expected
+    shapes = [tuple(layer.weight.shape) for layer in classifier.network if hasattr(layer, "weight")]
+    features = 64 * (image_size // 4) ** 2
+    assert shapes == [(64, 3, 5, 5), (64, 64, 5, 5), (384, features), (192, 384), (10, 192)]
 
 
 def test_lenet_options() -> None:
@@ -237,7 +249,7 @@ def test_one_example_is_a_batch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"architecture": "resnet"}, r"architecture must be one of \['mlp', 'lenet', 'dss-mnist'\], got 'resnet'"),
+        ({"architecture": "resnet"}, r"architecture must be one of \['mlp', .*'resnet20'\], got 'resnet'"),
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ({"image_size": 3}, "image_size must be at least 4 for 'lenet', got 3"),
         ({"architecture": "mlp", "image_size": 0}, "image_size must be at least 1 for 'mlp', got 0"),
@@ -252,6 +264,22 @@ def test_one_example_is_a_batch() -> None:
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"architecture": "mlp", "dropout": 0.5}, r"dropout=0.5, batch_norm=False: options of 'lenet'.*'mlp'"),
         ({"architecture": "dss-mnist", "batch_norm": True}, "options of 'lenet', leave them out for 'dss-mnist'"),
+        ({"architecture": "resnet20", "dropout": 0.1}, "options of 'lenet', leave them out for 'resnet20'"),
+        (
+            {"normalization": "group"},
+            "normalization='group', width=1.0: options of 'resnet20', leave them out.*'lenet'",
+        ),
+        ({"architecture": "dss-cifar", "width": 2}, "width=2: options of 'resnet20', leave them out for 'dss-cifar'"),
+        (
+            {"architecture": "resnet20", "normalization": "layer"},
+            "normalization must be 'batch' or 'group', got 'layer'",
+        ),
+        ({"architecture": "resnet20", "width": 0}, "width must be a positive multiple of 1/4, got 0"),
+        ({"architecture": "resnet20", "width": -1}, "width must be a positive multiple of 1/4, got -1"),
+        ({"architecture": "resnet20", "width": 0.3}, "width must be a positive multiple of 1/4, got 0.3"),
+        ({"architecture": "resnet20", "width": math.nan}, "width must be a positive multiple of 1/4, got nan"),
+        ({"architecture": "resnet20", "width": math.inf}, "width must be a positive multiple of 1/4, got inf"),
+        ({"architecture": "resnet20", "image_size": 3}, "image_size must be at least 4 for 'resnet20', got 3"),
     ],
 )
 def test_refuses_bad_arguments_at_construction(arguments: dict[str, Any], message: str) -> None:

@@ -41,6 +41,16 @@ def test_beads_and_middles_are_measured_besides_the_equal_steps() -> None:
     assert bound.profile.loss == (1.0, 0.25, 0.0, 1.0, 2.25, 9.0)
 
 
+def test_beads_closer_than_the_rounding_of_t_are_measured() -> None:
+    # The product of the two weights is 0 on the long way and turns into 1 on the last, very short one.
+    path = Path(torch.tensor([[0.0, 0.0], [2.0**60, 0.0], [2.0**60, 2.0**-60]], dtype=torch.float64))
+    batch = torch.ones(2, 1), torch.ones(2, 1)
+    bound = measure_bound(DeepLinearNetwork(1, 1, [1]), path, batch, 3)
+    assert bound.profile.t == (0.0, 0.5, 1.0, 1.0, 1.0)
+    assert bound.profile.loss == (1.0, 1.0, 1.0, 0.25, 0.0)
+    assert measure_bound(DeepLinearNetwork(1, 1, [1]), path.reversed(), batch, 3).rise == 1.0
+
+
 @pytest.mark.parametrize(
     ("losses", "excess", "rise"),
     [((2.0, 1.0, 0.0), 0.0, 0.0), ((1.0, 3.0, 2.0), 0.5, 1.0), ((2.0, 0.0, 1.0, 2.0), 0.0, 1.0)],

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from lightning_landscape import LossSurface
 from lightning_landscape.finders import (
@@ -95,15 +96,15 @@ def test_a_sum_of_n_ramps_changes_sign_at_most_n_minus_1_times(seed: int) -> Non
     assert most >= 2
 
 
-def least_on(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int = 400) -> float:
-    """The least value that Adam meets from a point."""
-    point = start.clone().requires_grad_()
-    optimizer, least = torch.optim.Adam([point], lr=0.02), float("inf")
+def least_on(loss: Callable[[Tensor], Tensor], starts: Tensor, steps: int = 150) -> float:
+    """The least value that Adam meets from a stack of points."""
+    points = starts.clone().requires_grad_()
+    optimizer, least = torch.optim.Adam([points], lr=0.03), float("inf")
     for _ in range(steps):
-        value = loss(point)
-        least = min(least, value.item())
+        values = vmap(loss)(points)
+        least = min(least, values.min().item())
         optimizer.zero_grad()
-        value.backward()
+        values.sum().backward()
         optimizer.step()
     return least
 
@@ -119,15 +120,22 @@ def confined(proof: str, widths: tuple[int, ...], weights: list[Tensor], noise: 
         cut = last[:size]
         last = torch.cat([cut - direction[:, None] * torch.relu(direction @ cut), last[size:]])
     else:
-        first = torch.cat([first[:1, :2] * first[1:2, :1].abs().clamp_min(1e-3), first[1:, :2]])
-        first = torch.cat([first, weights[0][:, 2:]], dim=1)
+        shared = torch.cat([first[:1, :2], first[1:2, :1] * first[:1, :2], first[2:, :2]])  # units 0 and 1, one kink
+        first = torch.cat([shared, first[:, 2:]], dim=1)
     return [first, *weights[1:-1], last]
 
 
 @pytest.mark.parametrize(
     ("proof", "widths"),
-    [("single", (2, 1, 3, 1)), ("spanning", (2, 3, 2)), ("spanning", (3, 4, 4, 3)), ("order", (2, 3, 1))]
-    + [("order", (2, 5, 1)), ("order", (2, 2, 4, 1)), ("order", (2, 3, 3, 1))],
+    [
+        ("single", (2, 1, 3, 1)),
+        ("spanning", (2, 3, 2)),
+        ("spanning", (3, 4, 4, 3)),
+        ("order", (2, 3, 1)),
+        ("order", (2, 5, 1)),
+        ("order", (2, 2, 4, 1)),
+        ("order", (2, 3, 3, 1)),
+    ],
 )
 def test_on_the_wall_no_weights_get_below_the_height(proof: str, widths: tuple[int, ...]) -> None:
     example = counterexample(widths)
@@ -147,13 +155,11 @@ def test_on_the_wall_no_weights_get_below_the_height(proof: str, widths: tuple[i
             state = torch.relu(state @ weight.T)
         return (state @ weights[-1].T - y).square().sum(1).mean()
 
-    least = float("inf")
-    for scale in (0.01, 0.1, 0.5):
-        start = example.theta_a + scale * torch.randn(example.theta_a.shape, generator=generator, dtype=torch.float64)
-        least = min(least, least_on(loss, start))
+    scales = torch.tensor([0.01, 0.1, 0.5, 1.0], dtype=torch.float64).repeat(4)[:, None]
+    starts = example.theta_a + scales * torch.randn(16, len(example.theta_a), generator=generator, dtype=torch.float64)
+    least = least_on(loss, starts)
     assert least >= example.separating_height * (1 - 1e-9)
-    if proof != "order":
-        assert least <= example.separating_height * 1.2
+    assert least < 1.0 if proof != "single" else least == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("widths", ALL)
@@ -161,10 +167,10 @@ def test_where_the_label_is_missing_or_about_to_change_e_is_above_the_height(wid
     example = counterexample(widths)
     surface = surface_of(example)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(5):
+    for _ in range(2):
         middle = torch.lerp(example.theta_a, example.theta_b, 0.5)
         middle = middle + torch.randn(middle.shape, generator=generator, dtype=torch.float64)
-        t = torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
+        t = torch.linspace(0, 1, 60, dtype=torch.float64)[:, None]
         path = torch.cat(
             [torch.lerp(example.theta_a, middle, t), torch.lerp(middle, example.theta_b, t[1:])]
         )  # a path around
@@ -178,7 +184,7 @@ def test_where_the_label_is_missing_or_about_to_change_e_is_above_the_height(wid
         assert inside[-1] == labels[-1]
         # Between two neighbours below the height the label cannot change.
         for index in range(len(path) - 1):
-            if max(losses[index], losses[index + 1]) < 0.5 * example.separating_height:
+            if max(losses[index], losses[index + 1]) < 0.1 * example.separating_height:
                 assert labels[index] == labels[index + 1]
 
 
@@ -187,16 +193,14 @@ def test_a_walk_below_the_height_keeps_its_label(widths: tuple[int, ...]) -> Non
     example = counterexample(widths)
     surface, generator = surface_of(example), torch.Generator().manual_seed(0)
     theta, start = example.theta_a, component(example.module, example.theta_a)
+    size = 0.03 * example.separating_height**0.5
     for _ in range(60):
-        size = torch.rand(64, 1, generator=generator, dtype=torch.float64) ** 3 * 0.2
-        proposals = theta + size * torch.randn(64, len(theta), generator=generator, dtype=torch.float64)
-        losses = surface.losses(proposals)
-        lower = surface.losses(torch.lerp(theta, proposals, 0.5))
-        allowed = proposals[torch.maximum(losses, lower) < example.separating_height]
+        proposals = theta + size * torch.randn(32, len(theta), generator=generator, dtype=torch.float64)
+        allowed = proposals[surface.losses(proposals) < 0.8 * example.separating_height]
         if len(allowed):
-            theta = allowed[(allowed - theta).norm(dim=1).argmax()]
+            theta = allowed[(allowed - example.theta_a).norm(dim=1).argmax()]
             assert component(example.module, theta) == start
-    assert (theta - example.theta_a).norm() > 0.05
+    assert (theta - example.theta_a).norm() > 5 * size
 
 
 FINDERS: dict[str, Any] = {
@@ -230,14 +234,14 @@ def search(finder: Any, widths: tuple[int, ...], share: float, work: float | Non
 @pytest.mark.parametrize("widths", [(2, 1, 1), (2, 3, 2), (2, 3, 1), (2, 3, 3, 2)])
 @pytest.mark.parametrize("finder", FINDERS)
 def test_finders_do_not_find_what_is_not_there(finder: str, widths: tuple[int, ...]) -> None:
-    search(FINDERS[finder], widths, 0.9, 2000)
+    search(FINDERS[finder], widths, 0.9, 1000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("widths", [(2, 3, 2), (2, 3, 1)])
 @pytest.mark.parametrize("finder", OTHERS)
 def test_no_finder_finds_what_is_not_there(finder: str, widths: tuple[int, ...]) -> None:
-    search(OTHERS[finder], widths, 0.9, 4000)
+    search(OTHERS[finder], widths, 0.9, 2000)
 
 
 @pytest.mark.parametrize(
@@ -276,12 +280,20 @@ def test_the_data_need_every_kink_that_the_network_has(widths: tuple[int, ...]) 
     second = widths[2] if len(widths) == 4 else 0
     assert len(x) == 2 * (widths[1] + second * (widths[1] - 1)) + 1
     assert bool((x[1:, 0] > x[:-1, 0]).all())
+    y = counterexample(widths).batch[1]
+    lines = [np.polyfit(x[i - 1 : i + 2, 0], y[i - 1 : i + 2, 0], 1, full=True)[1] for i in range(1, len(x), 2)]
+    assert counterexample(widths).separating_height == pytest.approx(np.min(lines) / len(x), rel=1e-6)
     # Units taken out one at a time: none of them can be spared.
     module = ReLUNetwork(widths).double()
-    y = counterexample(widths).batch[1]
     for unit in range(widths[1]):
         fewer = [weight.clone() for weight in weights]
         fewer[1][:, unit] = 0.0
         assert component(module, flatten(weights_at(module, flatten(fewer)))) is not None
         torch.nn.utils.vector_to_parameters(flatten(fewer), module.parameters())
-        assert float(module.squared_error((x, y))) >= counterexample(widths).separating_height
+        assert module.squared_error((x, y)).item() >= counterexample(widths).separating_height
+
+
+def test_a_relu_network_is_its_formula() -> None:
+    module, x = ReLUNetwork((3, 4, 2, 5)), torch.randn(6, 3)
+    first, second, third = module.parameters()
+    torch.testing.assert_close(module(x), torch.relu(torch.relu(x @ first.T) @ second.T) @ third.T)

@@ -133,6 +133,14 @@ def test_frozen_weights_are_refused() -> None:
         descent_path(module, torch.zeros(6), batch_of("generic", 3, 2, 0))
 
 
+def test_tied_weights_are_refused() -> None:
+    module = DeepLinearNetwork(2, 2, [3, 3, 3])
+    module.layers[2].weight = module.layers[1].weight
+    theta = torch.zeros(sum(parameter.numel() for parameter in module.parameters()))
+    with pytest.raises(ValueError, match="some are tied"):
+        descent_path(module, theta, batch_of("generic", 2, 2, 0))
+
+
 def test_the_module_and_the_random_state_are_left_alone() -> None:
     module, batch = DeepLinearNetwork(3, 2, [3, 4]), batch_of("generic", 3, 2, 0)
     theta = theta_of("generic", module, 0)

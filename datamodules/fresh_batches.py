@@ -1,0 +1,72 @@
+"""Batches drawn anew at every step of every epoch, each from a seed of its own."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from lightning_landscape.sparse_coding.batch import SparseCodingBatch
+from lightning_landscape.sparse_coding.signals import Draw
+
+
+def stream(seed: int, purpose: str, number: int = 0) -> torch.Generator:
+    """A generator that depends on nothing else; streams of other purposes and numbers are independent of it.
+
+    Example:
+        >>> torch.equal(torch.rand(2, generator=stream(0, "a")), torch.rand(2, generator=stream(0, "b")))
+        False
+    """
+    entropy = np.random.SeedSequence((seed, zlib.crc32(purpose.encode()), number))
+    return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+class FreshBatches(Dataset[SparseCodingBatch]):
+    """Item i is batch number i, drawn from ``(seed, i)``; the items below ``len`` make the first epoch.
+
+    A map and no stream, so that a check that needs batches of its own reads the same data without disturbing a run.
+
+    Args:
+        draw: yields signals and codes.
+        batch_size: signals in a batch.
+        steps_per_epoch: batches in an epoch.
+        seed: of all batches.
+    """
+
+    def __init__(self, draw: Draw, batch_size: int, steps_per_epoch: int, seed: int) -> None:
+        self.draw = draw
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> SparseCodingBatch:
+        return SparseCodingBatch(*self.draw(self.batch_size, stream(self.seed, "train", index)))
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+
+class FreshSampler(DistributedSampler[int]):
+    """The numbers of the batches of an epoch, which no other epoch and no other device has.
+
+    Lightning tells it the epoch, in a resumed run too. It is a ``DistributedSampler`` so that Lightning keeps it when
+    it trains on several devices; where ``steps_per_epoch`` is no multiple of their number, an epoch is that much
+    longer.
+
+    Example:
+        >>> data = FreshBatches(lambda count, generator: (torch.zeros(count, 1), None), 2, steps_per_epoch=3, seed=0)
+        >>> sampler = FreshSampler(data, ranks=2, rank=1)
+        >>> sampler.set_epoch(1)
+        >>> list(sampler)
+        [5, 7]
+    """
+
+    def __init__(self, dataset: FreshBatches, ranks: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.total_size
+        return iter(range(first + self.rank, first + self.total_size, self.num_replicas))

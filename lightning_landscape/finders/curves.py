@@ -1,0 +1,133 @@
+"""Curves with movable bends, fitted by minimising the mean loss along them (Garipov et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.finders.chain import Chain
+from lightning_landscape.finders.steps import OptimizerFactory, averaging_weight, relative_adam
+from lightning_landscape.finders.watch import Watch
+from lightning_landscape.path import Path, Reason
+
+_JITTER = 1e-3  # first displacement of a bend, as a share of the length of what the search starts from
+
+
+class CurveFinder(PathFinder):
+    """Fits ``phi(t) = sum_i c_i(t) w_i`` with w_0 = theta_a and w_{n+1} = theta_b by descent of the mean loss.
+
+    The n bends w_1, ..., w_n minimise ``E_{t ~ U[0, 1]} L(phi(t))``, L being the loss of one training batch
+    (Garipov et al. 2018, Eq. 2): each step draws t anew, in as many strata of [0, 1] as there are ``draws``, and
+    by the chain rule the gradient at bend i is the mean of ``c_i(t) grad L(phi(t))``. What is looked at, and
+    returned, is a polyline along the curve of the averaged bends; the search stops as soon as that lies below the
+    level.
+
+    A subclass says what c is, and where the polyline has its corners.
+
+    Args:
+        bends: n, at least 1.
+        draws: values of t a step, each of which costs a gradient step.
+        max_steps: optimiser steps; over the second half the learning rate falls to 0.
+        optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's; ``None``: Adam with a step
+            of 0.05 times the root mean square coordinate difference of the endpoints.
+        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
+        samples: likewise.
+        shorten: likewise.
+        seed: of t, and of the bends' first displacement, off symmetric saddles.
+
+    Raises:
+        ValueError: for arguments out of range.
+    """
+
+    def __init__(
+        self,
+        bends: int = 1,
+        *,
+        draws: int = 1,
+        max_steps: int = 1000,
+        optimizer: OptimizerFactory | None = None,
+        margin: float = 0.0,
+        samples: int = 9,
+        shorten: int = 6,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        for name, value in (("bends", bends), ("draws", draws), ("max_steps", max_steps)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.bends = bends
+        self.draws = draws
+        self.max_steps = max_steps
+        self.optimizer = optimizer
+        self.seed = seed
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Tensor:
+        """``c_i(t)`` for t (m,): tensor (m, n + 2), rows of sum 1."""
+
+    @abstractmethod
+    def corners(self, controls: Tensor) -> Tensor:
+        """The t in (0, 1) of the polyline's corners, for controls w (n + 2, P)."""
+
+    def search(self, search: Search) -> tuple[Chain, Reason]:
+        """Trains the bends; see the class."""
+        surface = search.surface
+        generator = torch.Generator().manual_seed(self.seed)
+        controls = self._through(search.chain)
+        bends = controls[1:-1]  # a view: the curve moves with its bends
+        scale = _JITTER * search.chain.length / math.sqrt(surface.dimension)
+        bends += scale * torch.randn(bends.shape, generator=generator).to(bends)
+        mean = controls.clone()
+        factory = self.optimizer or relative_adam(search.line.length, surface.dimension)
+        optimizer = factory([bends])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 - 2 * step / self.max_steps))
+        stream = surface.training_stream()
+        watch = Watch(search)
+        reason = Reason.BEAD
+        for step in range(1, self.max_steps + 1):
+            if search.ledger.remaining < self.draws:
+                reason = Reason.BUDGET
+                break
+            batch = next(stream)
+            t = (torch.arange(self.draws) + torch.rand(self.draws, generator=generator)) / self.draws
+            losses = self._step(search, controls, self.coefficients(t).to(controls), optimizer, batch)
+            schedule.step()
+            if not (losses.isfinite().all() and bends.isfinite().all()):
+                return watch.best, Reason.DIVERGED
+            mean[1:-1].lerp_(bends, averaging_weight(step))
+            if watch.due:
+                search.progress(f"{type(self).__name__}: height {watch.best.height:.4g}", step / self.max_steps)
+                if watch.verified(self._polyline(mean)):
+                    return watch.best, reason
+        return watch.last(self._polyline(mean)), reason
+
+    def _step(self, search: Search, controls: Tensor, weights: Tensor, optimizer: Optimizer, batch: Any) -> Tensor:
+        """Moves the bends among the controls in place; the losses at the points that ``weights`` (m, n + 2) make."""
+        losses = torch.empty(0)
+
+        def closure() -> float:
+            nonlocal losses
+            losses, gradients = search.surface.gradients(weights @ controls, batch)
+            bends = optimizer.param_groups[0]["params"][0]
+            bends.grad = weights[:, 1:-1].T @ gradients / self.draws
+            return float(losses.mean())
+
+        optimizer.step(closure)
+        return losses
+
+    def _through(self, chain: Chain) -> Tensor:
+        """Controls of the curve that passes through a chain at equal steps of its arc length."""
+        t = torch.linspace(0, 1, self.bends + 2, dtype=torch.float64)
+        points = Path(chain.beads())(t)
+        weights = self.coefficients(t[1:-1]).to(points)
+        rest = points[1:-1] - weights[:, [0, -1]] @ points[[0, -1]]
+        return torch.cat([points[:1], torch.linalg.solve(weights[:, 1:-1], rest), points[-1:]])
+
+    def _polyline(self, controls: Tensor) -> Tensor:
+        return self.coefficients(self.corners(controls)).to(controls) @ controls

@@ -1,0 +1,138 @@
+"""The simplified string method (E, Ren & Vanden-Eijnden 2007), with a climbing bead."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.finders.chain import Chain
+from lightning_landscape.finders.steps import OptimizerFactory, averaging_weight, relative_adam
+from lightning_landscape.finders.watch import Watch
+from lightning_landscape.path import Path, Reason
+
+_JITTER = 1e-3  # first displacement of a bead, as a share of the distance between beads
+
+
+class SimplifiedString(PathFinder):
+    """Lets a string of beads fall by gradient steps, and spaces the beads equally by arc length after each.
+
+    Descent moves every bead, reparametrisation puts them back to equal distances along the string they make
+    (E, Ren & Vanden-Eijnden 2007), so that the string comes to lie along a path of least energy. Its highest point
+    is then a saddle, which the string passes between two beads. To reach it, from a share of the steps on the
+    highest bead climbs: it follows ``-grad L + 2 (grad L . tau) tau``, tau being the direction of the string there,
+    and the two halves of the string beside it are reparametrised each for itself. What is looked at, and returned,
+    is the string of averaged beads; the search stops as soon as that lies below the level.
+
+    Args:
+        beads: interior beads, each of which costs a gradient step a step.
+        max_steps: optimiser steps.
+        climb_after: the share of ``max_steps`` after which the highest bead climbs; 1 for never.
+        optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's; ``None``: Adam with a step of
+            0.05 times the root mean square coordinate difference of the endpoints.
+        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
+        samples: likewise.
+        shorten: likewise.
+        seed: of the beads' first displacement, off symmetric saddles.
+
+    Raises:
+        ValueError: for arguments out of range.
+
+    Example:
+        >>> from lightning_landscape import LossSurface
+        >>> ring = torch.nn.Linear(2, 1, bias=False)  # minima on the unit circle, a hill in the middle
+        >>> surface = LossSurface(ring, [None], loss_fn=lambda module, batch: (module.weight.norm() - 1) ** 2)
+        >>> found = SimplifiedString().connect(
+        ...     surface, torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0]), level=0.1)
+        >>> str(found.verdict), 1.0 < found.normalized_length < 1.6
+        ('connected', True)
+    """
+
+    def __init__(
+        self,
+        *,
+        beads: int = 7,
+        max_steps: int = 300,
+        climb_after: float = 0.5,
+        optimizer: OptimizerFactory | None = None,
+        margin: float = 0.0,
+        samples: int = 9,
+        shorten: int = 6,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        for name, value in (("beads", beads), ("max_steps", max_steps)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= climb_after <= 1:
+            raise ValueError(f"climb_after must lie in [0, 1], got {climb_after}")
+        self.beads = beads
+        self.max_steps = max_steps
+        self.climb_after = climb_after
+        self.optimizer = optimizer
+        self.seed = seed
+
+    def search(self, search: Search) -> tuple[Chain, Reason]:
+        """Trains the string; see the class."""
+        surface = search.surface
+        generator = torch.Generator().manual_seed(self.seed)
+        string = Path(search.chain.beads()).resample(self.beads + 2).beads
+        beads = string[1:-1]  # a view: the string moves with its beads
+        scale = _JITTER * search.chain.length / (self.beads + 1) / math.sqrt(surface.dimension)
+        beads += scale * torch.randn(beads.shape, generator=generator).to(beads)
+        mean = beads.clone()
+        optimizer = (self.optimizer or relative_adam(search.line.length, surface.dimension))([beads])
+        stream = surface.training_stream()
+        watch = Watch(search)
+        reason = Reason.BEAD
+        for step in range(1, self.max_steps + 1):
+            if search.ledger.remaining < self.beads:
+                reason = Reason.BUDGET
+                break
+            climbs = step > self.climb_after * self.max_steps
+            losses, climber = self._step(search, string, optimizer, next(stream), climbs)
+            if not (losses.isfinite().all() and beads.isfinite().all()):
+                return watch.best, Reason.DIVERGED
+            string.copy_(_respaced(string, climber))
+            mean.lerp_(beads, averaging_weight(step))
+            if watch.due:
+                search.progress(f"string of {self.beads}: height {watch.best.height:.4g}", step / self.max_steps)
+                if watch.verified(mean):
+                    return watch.best, reason
+        return watch.last(mean), reason
+
+    def _step(
+        self, search: Search, string: Tensor, optimizer: Optimizer, batch: Any, climbs: bool
+    ) -> tuple[Tensor, int | None]:
+        """Moves the beads of a string in place; their losses, and which of them climbed."""
+        beads = string[1:-1]
+        losses = torch.empty(0)
+
+        def closure() -> float:
+            nonlocal losses
+            losses, gradients = search.surface.gradients(beads, batch)
+            if climbs:
+                highest = int(losses.argmax())
+                _reflect(gradients[highest], string[highest + 2] - string[highest])
+            optimizer.param_groups[0]["params"][0].grad = gradients
+            return float(losses.max())
+
+        optimizer.step(closure)
+        return losses, int(losses.argmax()) if climbs else None
+
+
+def _reflect(gradient: Tensor, direction: Tensor) -> None:
+    """Turns the part of a gradient (P,) along a direction (P,) around, in place: descent then climbs along it."""
+    tangent = direction / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny)
+    gradient -= 2 * torch.dot(gradient, tangent) * tangent
+
+
+def _respaced(string: Tensor, fixed: int | None) -> Tensor:
+    """The string (K, P) with beads at equal arc lengths, on either side of the interior bead ``fixed``, if any."""
+    if fixed is None:
+        return Path(string).resample(len(string)).beads
+    return torch.cat([_respaced(string[: fixed + 2], None), _respaced(string[fixed + 1 :], None)[1:]])

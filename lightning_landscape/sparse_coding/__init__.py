@@ -1,0 +1,30 @@
+"""Sparse coding: the Lasso, its iterative solvers and what is known of learned ones."""
+
+from lightning_landscape.sparse_coding.batch import SparseCodingBatch
+from lightning_landscape.sparse_coding.certificate import (
+    check_factorization,
+    facnet_step,
+    random_design,
+    step_bound,
+)
+from lightning_landscape.sparse_coding.curves import cost_curve
+from lightning_landscape.sparse_coding.fista import fista, fista_iterates, momentum_weights, reference_optimum
+from lightning_landscape.sparse_coding.ista import ista, ista_iterates
+from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
+
+__all__ = [
+    "LassoProblem",
+    "SparseCodingBatch",
+    "check_factorization",
+    "cost_curve",
+    "facnet_step",
+    "fista",
+    "fista_iterates",
+    "ista",
+    "ista_iterates",
+    "momentum_weights",
+    "random_design",
+    "reference_optimum",
+    "soft_threshold",
+    "step_bound",
+]

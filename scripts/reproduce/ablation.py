@@ -1,0 +1,95 @@
+"""What the parts of the published search do: the pairs of a run, connected again by variants of both searches.
+
+    python scripts/reproduce/ablation.py cubics 0.15 --out reproduced
+
+prints a table in Markdown. The networks are those that ``figures.py`` trained into the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pairs import Pair, PairFileError
+from published_sampling import PublishedConnection, PublishedSampling
+from summary import Mean
+from task import Settings, Task
+from tasks import TASKS
+
+from lightning_landscape import Connection
+from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.tensor_files import read_safetensors
+
+_STEPS = 20_000  # for a bead of ours, which gives up after 1000 by default
+
+
+def variants(task: Task, threshold: float) -> dict[str, tuple[PathFinder, float]]:
+    """From the variant's name to its finder and the level that it searches."""
+    recipe = task.recipe(Settings())
+    target = task.level(recipe.alpha * threshold)
+    level = task.level(threshold)
+    published = PublishedSampling(recipe, target, recipe.max_steps)
+    return {
+        "published": (published, task.level(recipe.slack * threshold)),
+        "published, no slack": (published, level),
+        "published, no slack, beads to the level alone": (PublishedSampling(recipe, level, recipe.max_steps), level),
+        "published, no slack, split at the maximum": (
+            PublishedSampling(replace(recipe, split="argmax"), target, recipe.max_steps),
+            level,
+        ),
+        "ours": (DynamicStringSampling(), level),
+        "ours, as found": (DynamicStringSampling(shorten=0), level),
+        "ours, more steps": (DynamicStringSampling(max_bead_steps=_STEPS), level),
+        "ours, more steps, the published optimiser": (
+            DynamicStringSampling(max_bead_steps=_STEPS, optimizer=lambda points: recipe.optimizer([*points])),
+            level,
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("quadratics", "cubics"))
+    parser.add_argument("threshold", type=float)
+    parser.add_argument("--out", type=Path, default=Path("reproduced"))
+    options = parser.parse_args()
+    task = TASKS[options.task]
+    surface = task.open(Settings()).metric
+    networks = []
+    while (options.out / "networks" / f"{Pair(task.name, options.threshold, len(networks))}.safetensors").exists():
+        file = options.out / "networks" / f"{Pair(task.name, options.threshold, len(networks))}.safetensors"
+        networks.append(read_safetensors(file)[1]["networks"])
+    if not networks:
+        raise PairFileError(f"{options.out} holds no networks of {task.name} at {options.threshold:g}: run figures.py")
+    print(f"{task.name} at {options.threshold:g}, {len(networks)} pairs\n")
+    print("| search | connected | length of those | length of all | beads of those | not connected because |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, (finder, level) in variants(task, options.threshold).items():
+        torch.manual_seed(0)
+        print(_line(name, [finder.connect(surface, *pair, level=level) for pair in networks]), flush=True)
+
+
+def _line(name: str, found: list[Connection]) -> str:
+    connected = [one for one in found if _counts(one)]
+    reasons = Counter(str(one.reason or "grid") for one in found if not _counts(one))
+
+    def mean(value: Callable[[Connection], float], of: list[Connection]) -> str:
+        average = Mean.of([value(one) for one in of])
+        return f"{average.mean:.3f} -+ {average.error:.3f}" if of else "-"
+
+    lengths = (mean(lambda one: one.normalized_length, group) for group in (connected, found))
+    beads = mean(lambda one: one.num_beads, connected)
+    because = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items())) or "-"
+    return f"| {name} | {len(connected)} of {len(found)} | {' | '.join(lengths)} | {beads} | {because} |"
+
+
+def _counts(found: Connection) -> bool:
+    return found.accepted if isinstance(found, PublishedConnection) else found.connected
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""One pair of one figure: two networks trained to a threshold, and what a search between them finds."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from descent import descend
+from published_sampling import PublishedConnection, PublishedSampling
+from task import Problem, Settings, Task
+from tasks import TASKS
+from torch import Tensor
+
+from lightning_landscape import Connection, LossSurface
+from lightning_landscape.atomic import replacing
+from lightning_landscape.finders import Budget, DynamicStringSampling
+from lightning_landscape.tensor_files import SnapshotError, read_safetensors, write_safetensors
+
+Mode = Literal["faithful", "strict"]
+MODES: tuple[Mode, ...] = ("faithful", "strict")
+_ATTEMPTS = 10  # fresh networks, where one does not come below the threshold
+
+
+class PairFileError(ValueError):
+    """A file of a finished pair that cannot be used, with what to do."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What names a pair.
+
+    Attributes:
+        task: one of the keys of ``TASKS``.
+        threshold: as published: an error, a percentage, a perplexity.
+        index: number of the pair at this threshold, from 0.
+    """
+
+    task: str
+    threshold: float
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.task}-{self.threshold:g}-{self.index}"
+
+    def seed(self, settings: Settings) -> int:
+        """Of all that is random in the pair."""
+        return (settings.seed * 1_000_003 + zlib.crc32(str(self).encode())) % 2**31
+
+    def file(self, folder: Path, mode: Mode) -> Path:
+        """Where the row of the finished pair is kept."""
+        return folder / mode / f"{self}.json"
+
+
+def finished(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[str, Any] | None:
+    """The row of a pair that was done before, ``None`` if it was not.
+
+    Raises:
+        PairFileError: if the file is damaged, or was made with other settings.
+    """
+    file = pair.file(folder, mode)
+    if not file.exists():
+        return None
+    try:
+        row: dict[str, Any] = json.loads(file.read_text())
+        known = {**row["settings"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise PairFileError(f"{file} is damaged ({error!r}): delete it, and the pair is done anew") from error
+    # Where data and cache lie changes no number.
+    wanted = asdict(settings) | {key: known.get(key) for key in ("source", "cache")}
+    if known != wanted:
+        differing = [key for key in wanted if known.get(key) != wanted[key]]
+        raise PairFileError(f"{file} was made with other settings ({', '.join(differing)}): give another --out")
+    return row
+
+
+def run_pair(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[str, Any]:
+    """The row of a pair: done before, or done now and kept.
+
+    Networks are trained once for both modes.
+
+    Raises:
+        PairFileError: as :func:`finished`.
+    """
+    row = finished(pair, mode, settings, folder)
+    if row is not None:
+        return row
+    began = time.perf_counter()
+    task = TASKS[pair.task]
+    torch.manual_seed(pair.seed(settings))
+    problem = task.open(settings)
+    networks, training = _networks(pair, task, problem, settings, folder)
+    row = {**asdict(pair), "mode": mode, "settings": asdict(settings), **training}
+    if networks is None:
+        row |= {"connected": False, "accepted": False, "reason": "training"}
+    else:
+        torch.manual_seed(pair.seed(settings) + 1)
+        search = _published if mode == "faithful" else _strict
+        surface = problem.metric if mode == "faithful" else problem.loss
+        found = search(task, surface, networks, pair.threshold, settings)
+        row |= _measured(found, surface)
+    row["seconds"] = time.perf_counter() - began
+    row["versions"] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    with replacing(pair.file(folder, mode)) as file:
+        file.write(json.dumps(row, indent=1).encode())
+    return row
+
+
+def _networks(
+    pair: Pair, task: Task, problem: Problem, settings: Settings, folder: Path
+) -> tuple[Tensor | None, dict[str, Any]]:
+    file = folder / "networks" / f"{pair}.safetensors"
+    key = json.dumps({name: value for name, value in asdict(settings).items() if name not in ("source", "cache")})
+    if file.exists():
+        try:
+            header, tensors = read_safetensors(file)
+            if header["settings"] == key:
+                return tensors["networks"], json.loads(header["training"])
+        except (SnapshotError, KeyError) as error:
+            raise PairFileError(f"{file} is damaged ({error}): delete it, and the networks are trained anew") from error
+        raise PairFileError(f"{file} was trained with other settings: give another --out")
+    surface, recipe = problem.metric, task.recipe(settings)
+    target, max_steps = task.level(pair.threshold), settings.max_steps or recipe.max_steps
+    networks: list[Tensor] = []
+    steps: list[int] = []
+    attempts = 0
+    while len(networks) < 2:
+        if attempts >= _ATTEMPTS:
+            return None, {"training_steps": steps, "attempts": attempts}
+        starts = torch.stack([problem.initial() for _ in range(min(problem.together, 2 - len(networks)))])
+        attempts += len(starts)
+        found = descend(surface, starts, target, recipe, recipe.network_check, max_steps, surface.training_stream())
+        networks += [point.clone() for point in found.points[found.reached]]
+        steps += found.steps[found.reached].tolist()
+    both = torch.stack(networks)
+    training = {"training_steps": steps, "attempts": attempts, "metric": surface.losses(both).tolist()}
+    write_safetensors(file, {"networks": both}, {"settings": key, "training": json.dumps(training)})
+    return both, training
+
+
+def _published(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
+    recipe = task.recipe(settings)
+    finder = PublishedSampling(recipe, task.level(recipe.alpha * threshold), settings.max_steps or recipe.max_steps)
+    return finder.connect(surface, *networks, level=task.level(recipe.slack * threshold))
+
+
+def _strict(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
+    budget = Budget(settings.strict_work)
+    return DynamicStringSampling().connect(surface, *networks, level=task.strict_level(threshold), budget=budget)
+
+
+def _measured(found: Connection, surface: LossSurface) -> dict[str, Any]:
+    assert found.path is not None  # a search ends with a path, whatever it is
+    beads, mask = found.path.beads, _weights(surface)
+    steps = (beads[1:] - beads[:-1])[:, mask].double().norm(dim=1).sum()
+    chord = (beads[-1] - beads[0])[mask].double().norm()
+    published = found.accepted if isinstance(found, PublishedConnection) else found.connected
+    values = {
+        "connected": found.connected,
+        "accepted": published,
+        "reason": None if published else str(found.reason or "slack"),
+        "level": found.level,
+        "losses": [found.loss_a, found.loss_b],
+        "linear_height": found.linear_height,
+        "height": found.height,
+        "normalized_length": found.normalized_length,
+        "weights_length": float(steps / chord),
+        "num_beads": found.num_beads,
+        "gradient_steps": found.gradient_steps,
+        "loss_evaluations": found.loss_evaluations,
+    }
+    return {key: _finite(value) for key, value in values.items()}
+
+
+def _weights(surface: LossSurface) -> Tensor:
+    """Which coordinates the published lengths measure: weights, biases left out."""
+    state = surface.state(surface.point())
+    return torch.cat([torch.full((value.numel(),), value.ndim > 1) for value in state.values()])
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Measures the theorems and writes docs/results/theory.md and the figures of docs/theory.md: about a quarter of an hour.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+scripts/setup.sh
+python=.venv/bin/python
+"$python" scripts/theory/pairs.py docs/results/theory_pairs.json
+"$python" scripts/theory/sweep.py docs/results/theory_sweep.json
+"$python" scripts/theory/table.py docs/results
+"$python" scripts/theory/figures.py docs/results docs/images
