@@ -53,8 +53,8 @@ def components(args: Sequence[str], prog: str) -> int:
     parser = ArgumentParser(
         prog=prog,
         description="Join checkpoints of one architecture by paths of low training loss, and count the components of "
-        "the level set that they lie in. Exit code 0: one component, 3: several, or no checkpoint below the level (paths that were not "
-        "found may exist), 2: usage or unreadable input. Under torchrun the pairs are shared among the processes.",
+        "the level set they lie in. Exit code 0: one component, 3: several, or no checkpoint below the level (paths "
+        "that were not found may exist), 2: usage or unreadable input. Under torchrun processes share the pairs.",
     )
     parser.add_argument("checkpoints", nargs="+", type=str, help="checkpoints or snapshots, or folders of them")
     add_recipe(parser)

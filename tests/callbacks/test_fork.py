@@ -65,7 +65,14 @@ def test_leaves_training_as_it_was_and_says_what_it_found(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("without_figures")
-@pytest.mark.parametrize("name", ["torchmetrics", "schedule", "accumulation", "own generator", "bf16", "ema"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchmetrics",
+        "accumulation",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("schedule", "own generator", "bf16", "ema")),
+    ],
+)
 def test_leaves_other_kinds_of_training_as_they_were(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     plain = train(case, tmp_path / "plain")
