@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 
 from lightning_landscape.callbacks.probe import TrainingData
-from lightning_landscape.callbacks.twin import _QuietTrainer, _single_optimizer
+from lightning_landscape.callbacks.twin import QuietTrainer, single_optimizer
 from lightning_landscape.detached import detached_copy, metrics_of
 
 
@@ -78,8 +78,8 @@ def train_child(
     for name, part in child.named_modules():
         part.training = name not in in_eval
         if isinstance(part, pl.LightningModule):
-            part._trainer = _QuietTrainer(trainer)  # type: ignore[assignment]
-    optimizer = _single_optimizer(child.configure_optimizers())
+            part._trainer = QuietTrainer(trainer)  # type: ignore[assignment]
+    optimizer = single_optimizer(child.configure_optimizers())
     optimizer.load_state_dict(copy.deepcopy(dict(optimizer_state)))
     indexed = is_param_in_hook_signature(child.training_step, "batch_idx", min_args=2)
     batches_per_step = trainer.accumulate_grad_batches * trainer.world_size

@@ -58,13 +58,13 @@ class Twin(Pairing):
         self.module = cast(pl.LightningModule, detached_copy(module))
         for child in self.module.modules():
             if isinstance(child, pl.LightningModule):
-                child._trainer = _QuietTrainer(trainer)  # type: ignore[assignment]
+                child._trainer = QuietTrainer(trainer)  # type: ignore[assignment]
         self._takes_index = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
         # Scattered, for a module made under the same seed would otherwise draw the very same weights.
         with isolated_rng((seed * 2654435761 + 0x9E3779B9) % 2**32):
             (reinitialize or reset_parameters)(self.module)
             self._require_difference(module)
-            self._optimizer = _single_optimizer(self.module.configure_optimizers())
+            self._optimizer = single_optimizer(self.module.configure_optimizers())
 
     def partner(self, store: SnapshotStore) -> Partner:
         """The twin's present parameters.
@@ -178,7 +178,7 @@ class Twin(Pairing):
         self.failure = None if state["failure"] is None else RuntimeError(state["failure"])
 
 
-class _QuietTrainer:
+class QuietTrainer:
     """The trainer as the twin sees it: all there to read; loggers drop what they get, and what is set stays here."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
@@ -218,13 +218,18 @@ def reset_parameters(module: nn.Module) -> None:
         )
 
 
-def _single_optimizer(configured: Any) -> Optimizer:
+def single_optimizer(configured: Any) -> Optimizer:
+    """The one optimizer that ``configure_optimizers`` returned, in whichever of Lightning's forms.
+
+    Raises:
+        MisconfigurationException: for several, or none.
+    """
     if isinstance(configured, Mapping):
         configured = configured.get("optimizer")
     if isinstance(configured, list | tuple) and configured and isinstance(configured[0], list | tuple):
         configured = configured[0]  # ([optimizers], [schedulers])
     if isinstance(configured, list | tuple) and len(configured) == 1:
-        return _single_optimizer(configured[0])
+        return single_optimizer(configured[0])
     if not isinstance(configured, Optimizer):
         raise MisconfigurationException(
             f"pairs='twin' needs configure_optimizers to return one optimizer, got {type(configured).__name__}"

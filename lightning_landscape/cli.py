@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 
 class LandscapeCLI(LightningCLI):
-    """A LightningCLI that closes a fit with the table of every connectivity check.
+    """A LightningCLI that closes a fit with the tables of what the landscape callbacks have found.
 
     Model and data are chosen by ``class_path``, so a user's own classes work as they are. The resolved
     configuration goes to ``resolved_<subcommand>.yaml`` in the run's folder, where ``validate`` does not
@@ -22,17 +22,17 @@ class LandscapeCLI(LightningCLI):
         self.save_config_kwargs = {"config_filename": f"resolved_{self.subcommand}.yaml", "overwrite": True}
 
     def after_fit(self) -> None:
-        """Print what each connectivity callback found and where an offline W&B run lies, on rank zero."""
+        """Print what each landscape callback found and where an offline W&B run lies, on rank zero."""
         # Imported here so that `landscape --help` waits for neither matplotlib nor the path finders.
         from rich.console import Console
 
-        from lightning_landscape.callbacks import LevelSetConnectivity
+        from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree
 
         if not self.trainer.is_global_zero:
             return
         console = Console()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # declared nowhere by Lightning
-            if isinstance(callback, LevelSetConnectivity):
+            if isinstance(callback, LevelSetConnectivity | MergeTree):
                 console.print(callback.summary())
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):

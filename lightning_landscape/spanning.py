@@ -30,6 +30,7 @@ from lightning_landscape.weights import content_hash
 PairChoice = Literal["tree", "all"]
 Pair = tuple[int, int]
 Array = NDArray[np.float64]
+_ROUNDING = 1e-6  # relative, of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ def search_heights(
         _fill(heights, candidates, lines)
         candidates = cheapest_tree(candidates, lines)
     rows = share(steps.counted(searches.search, "paths", len(candidates)), candidates)
-    _fill(heights, candidates, [math.nan if row["height"] is None else row["height"] for row in rows])
+    _fill(heights, candidates, [searches.height(row, pair) for row, pair in zip(rows, candidates, strict=True)])
     return PairwiseHeights(tuple(points), losses, heights, rows)
 
 
@@ -195,7 +196,8 @@ class _Searches:
     def line(self, pair: Pair) -> float:
         with self._isolate(0):
             first, second = (self._thetas[index] for index in pair)
-            return LinearPath(samples=self._finder.samples).connect(self._surface, first, second).height
+            found = LinearPath(samples=self._finder.samples).connect(self._surface, first, second)
+        return self.height(found.to_dict(), pair)
 
     def search(self, pair: Pair) -> dict[str, Any]:
         first, second = pair
@@ -211,6 +213,17 @@ class _Searches:
             if self._record is not None:
                 self._record.put(key, row)
         return {"a": self._names[first], "b": self._names[second], **row}
+
+    def height(self, row: Mapping[str, Any], pair: Pair) -> float:
+        """The height of a path as one with the losses of the points, NaN if it was not finite.
+
+        The ends of a path are evaluated in stacks, which rounds otherwise than a point alone: a path that is
+        highest at an end would seem to rise above it, and count as a component of its own for a moment.
+        """
+        if None in (row["height"], row["loss_a"], row["loss_b"]):
+            return math.nan
+        top, end = float(self.losses[list(pair)].max()), max(row["loss_a"], row["loss_b"])
+        return top if row["height"] <= end + _ROUNDING * abs(end) else max(top, row["height"])
 
     def _agrees(self, row: Mapping[str, Any], pair: Pair) -> bool:
         """Whether a recorded search was made on this surface, judged by the losses of its ends."""

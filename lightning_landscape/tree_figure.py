@@ -33,10 +33,10 @@ def tree_figure(tree: MergeTree, title: str | None = None) -> Figure:
         A figure with two axes that share the axis of levels, not known to pyplot.
     """
     with style.context(STYLE):
-        figure = Figure(figsize=(8.0, 5.4))
+        figure = Figure(figsize=(8.0, 5.8))
         FigureCanvasAgg(figure)
         graph, count = figure.subplots(1, 2, sharey=True, width_ratios=[2.4, 1.0])
-        figure.subplots_adjust(left=0.11, right=0.97, top=0.85, bottom=0.31, wspace=0.08)
+        figure.subplots_adjust(left=0.11, right=0.97, top=0.85, bottom=0.36, wspace=0.08)
         figure.text(0.11, 0.96, title or "", fontsize=13, parse_math=False)
         levels = tree.levels()
         top = _scale(graph, levels)

@@ -154,6 +154,17 @@ def test_a_point_without_a_loss_is_not_searched() -> None:
     assert found.tree().num_components(5.0) == 1
 
 
+def test_rounding_of_the_ends_makes_no_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points down a slope: each path is highest at an end, which is evaluated in a stack and rounds otherwise."""
+    slope = LossSurface(Point(), [None], loss_fn=lambda module, batch: module.at.sum(), vectorize=True)
+    losses = slope.losses
+    monkeypatch.setattr(slope, "losses", lambda thetas: losses(thetas) * (1 + 3e-7 * (len(thetas) > 1)))
+    found = search_heights(slope, {str(i): torch.full((2,), 0.3 * i + 0.1) for i in range(4)})
+    tree = found.tree()
+    assert tree.num_components(tree.levels()).tolist() == [1, 1, 1, 1]
+    assert [merge.height for merge in tree.merges] == found.losses[1:].tolist()
+
+
 def test_one_point_and_two_equal_ones() -> None:
     alone = search_heights(surface(), points(1))
     assert (alone.rows, alone.tree().num_components(0.1)) == ([], 1)

@@ -69,7 +69,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table for each pair."""
     lines = []
     for pair in PAIRS:
-        own = [row for row in rows if row["pair"] == pair.name]
+        own = sorted(
+            (row for row in rows if row["pair"] == pair.name), key=lambda row: list(FINDERS).index(row["finder"])
+        )
         if not own:
             continue
         lines += [f"### {pair.name}", "", f"Training both ends took {own[0]['training_steps']} steps.", ""]
@@ -102,13 +104,22 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                     marker = "o" if row["verdict"] == "connected" else "x"
                     share = row["gradient_steps"] / row["training_steps"]
                     axis.plot(share, row["normalized_length"], marker, color=COLOURS[number], label=finder)
-        axis.set(title=pair.name, xlabel="gradient steps / training both ends", xscale="log")
+        axis.set(title=pair.name, xlabel="gradient steps / training both ends")
     axes[0].set_ylabel("normalised length of the path")
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
+
+
+def write(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Puts the tables under the heading of the page, whose text above it stays, and the figure beside it."""
+    page = folder / "finders.md"
+    text = page.read_text().partition(HEADING)[0] if page.exists() else ""
+    with replacing(page) as file:
+        file.write(f"{text}{HEADING}\n\n{table(rows)}".encode())
+    draw(rows, folder / "finders.png")
 
 
 def main() -> None:
@@ -138,11 +149,7 @@ def main() -> None:
                 file.write(json.dumps(rows[-1], allow_nan=False) + "\n")
             shown = ("verdict", "reason", "height", "normalized_length", "gradient_steps", "work", "seconds")
             console.print(pair.name, finder, {key: rows[-1][key] for key in shown})
-    page = arguments.out / "finders.md"
-    text = page.read_text().partition(HEADING)[0] if page.exists() else ""
-    with replacing(page) as file:
-        file.write(f"{text}{HEADING}\n\n{table(rows)}".encode())
-    draw(rows, arguments.out / "finders.png")
+        write(rows, arguments.out)
 
 
 if __name__ == "__main__":

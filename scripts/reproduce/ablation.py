@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from itertools import count, takewhile
 from pathlib import Path
 
 import torch
-from pairs import Pair, PairFileError
+from pairs import Pair
 from published_sampling import PublishedConnection, PublishedSampling
 from summary import Mean
 from task import Settings, Task
@@ -50,12 +51,11 @@ def main() -> None:
     options = parser.parse_args()
     task = TASKS[options.task]
     surface = task.open(Settings()).metric
-    networks = []
-    while (options.out / "networks" / f"{Pair(task.name, options.threshold, len(networks))}.safetensors").exists():
-        file = options.out / "networks" / f"{Pair(task.name, options.threshold, len(networks))}.safetensors"
-        networks.append(read_safetensors(file)[1]["networks"])
+    pairs = (Pair(task.name, options.threshold, index) for index in count())
+    files = takewhile(Path.exists, (options.out / "networks" / f"{pair}.safetensors" for pair in pairs))
+    networks = [read_safetensors(file)[1]["networks"] for file in files]
     if not networks:
-        raise PairFileError(f"{options.out} holds no networks of {task.name} at {options.threshold:g}: run figures.py")
+        parser.error(f"{options.out} holds no networks of {task.name} at {options.threshold:g}: run figures.py first")
     print(f"{task.name} at {options.threshold:g}, {len(networks)} pairs\n")
     print("| search | connected | length of those | length of all | beads of those | not connected because |")
     print("| --- | --- | --- | --- | --- | --- |")
