@@ -19,7 +19,6 @@ import wandb
 import yaml
 from torch import Tensor
 
-from lightning_landscape.callbacks import publishing
 from lightning_landscape.cli import main
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -132,9 +131,6 @@ def test_recipe_trains_the_same_with_its_landscape_callbacks_and_without(
     source: Path | None = request.getfixturevalue("data_root") if needs_files else None
     recipe = shortened(recipe, cache, source)
 
-    if path.stem != "digits":  # drawing takes longer than training
-        for figure in ("profile_figure", "history_figure", "save_figure"):
-            monkeypatch.setattr(publishing, figure, lambda *args: None)
     ours = fit(recipe, tmp_path / "ours", monkeypatch)
     closing = capsys.readouterr().out
     callbacks = recipe["trainer"]["callbacks"]
