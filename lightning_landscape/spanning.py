@@ -227,8 +227,10 @@ class _Searches:
 
     def _agrees(self, row: Mapping[str, Any], pair: Pair) -> bool:
         """Whether a recorded search was made on this surface, judged by the losses of its ends."""
-        known = (row["loss_a"], row["loss_b"])
-        return None not in known and np.allclose(known, self.losses[list(pair)], rtol=1e-4, atol=1e-6)
+        known: Any = (row.get("loss_a"), row.get("loss_b"))
+        return all(isinstance(loss, float) for loss in known) and np.allclose(
+            known, self.losses[list(pair)], rtol=1e-4, atol=1e-6
+        )
 
 
 class _Steps:
@@ -256,6 +258,16 @@ def _fill(heights: Array, pairs: Sequence[Pair], values: Sequence[float]) -> Non
 
 
 def _described(finder: PathFinder, level: float | None, budget: Budget | None) -> str:
-    options = {key: value for key, value in vars(finder).items() if isinstance(value, bool | int | float | str)}
     limits = None if budget is None else [budget.work, budget.max_seconds]
-    return json.dumps([type(finder).__name__, options, level, limits], sort_keys=True)
+    return json.dumps([_plain(finder), level, limits], sort_keys=True)
+
+
+def _plain(option: Any) -> Any:
+    """An option of a finder as JSON, down to the finders that it holds."""
+    if option is None or isinstance(option, bool | int | float | str):
+        return option
+    if isinstance(option, PathFinder):
+        return [type(option).__name__, {key: _plain(value) for key, value in vars(option).items()}]
+    if isinstance(option, list | tuple):
+        return [_plain(value) for value in option]
+    return getattr(option, "__qualname__", type(option).__qualname__)

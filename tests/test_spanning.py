@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_landscape import LossSurface
 from lightning_landscape.callbacks.rng import isolated_rng
 from lightning_landscape.components import Array
-from lightning_landscape.finders import Budget, DynamicStringSampling, LinearPath
+from lightning_landscape.finders import BezierCurve, Budget, DynamicStringSampling, Ladder, LinearPath
 from lightning_landscape.record import Record
 from lightning_landscape.sharding import Sharded
 from lightning_landscape.spanning import PairwiseHeights, cheapest_tree, search_heights
@@ -328,3 +328,28 @@ def test_progress_goes_from_lines_to_paths() -> None:
         "paths: 2 of 2",
     ]
     assert [fraction for _, fraction in told] == pytest.approx([0, 1 / 3, 2 / 3, 0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Ladder(rungs=[LinearPath()]), Ladder(rungs=[LinearPath(), BezierCurve()])),
+        (Ladder(rungs=[BezierCurve(bends=1)]), Ladder(rungs=[BezierCurve(bends=2)])),
+        (BezierCurve(), BezierCurve(optimizer=torch.optim.SGD)),
+    ],
+)
+def test_a_record_of_a_finder_that_holds_others_is_not_used(one: Any, other: Any, tmp_path: Path) -> None:
+    record, two = tmp_path / "pairs.jsonl", {"a": WELLS[0], "b": WELLS[3]}
+    for finder, searches in ((one, 1), (other, 2), (one, 2)):
+        search_heights(surface(), two, finder, budget=Budget(0), record=Record(record))
+        assert len(record.read_text().splitlines()) == searches
+
+
+def test_a_recorded_row_without_its_fields_is_searched_again(tmp_path: Path) -> None:
+    record = tmp_path / "pairs.jsonl"
+    two = {"a": WELLS[0], "b": WELLS[3]}
+    first = search_heights(surface(), two, LinearPath(), record=Record(record))
+    key = json.loads(record.read_text())["key"]
+    record.write_text(json.dumps({"key": key}) + "\n")
+    again = search_heights(surface(), two, LinearPath(), record=Record(record))
+    assert again.rows[0]["height"] == pytest.approx(first.rows[0]["height"], rel=1e-6)
