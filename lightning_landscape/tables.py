@@ -66,6 +66,8 @@ def connection_table(row: Mapping[str, Any]) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
     table.add_row("verdict", _verdict(row))
+    if row["aligned"]:
+        table.add_row("end", Text("the permuted copy of B, not B itself"))
     for key, spec in _QUANTITIES.items():
         table.add_row(key.replace("_", " "), Text(_number(row[key], spec)))
     return table

@@ -156,9 +156,10 @@ def test_a_slice_that_fails_leaves_the_verdict(project: Path, capsys: pytest.Cap
     assert row(project / "landscape" / "connect")["verdict"] == "not_found"
 
 
-def test_an_aligned_row_says_that_it_ends_in_a_copy(project: Path) -> None:
+def test_an_aligned_row_says_that_it_ends_in_a_copy(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a.ckpt", "b.ckpt", "--config=recipe.yaml", "--align", "--finder=LinearPath") == 3
     assert row(project / "landscape" / "connect")["aligned"] is True
+    assert "the permuted copy of B, not B itself" in capsys.readouterr().out
 
 
 def test_corrupt_data_are_exit_code_2(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
