@@ -16,7 +16,8 @@ from lightning_landscape.path import Reason
 
 _JITTER = 1e-3  # first displacement of a bead, as a share of its segment's length
 _IMPROVEMENT = 0.99  # a check counts as progress when the loss fell below this share of the best
-_PATIENCE = 6  # checks without progress before the learning rate falls
+_PATIENCE = 6  # checks without progress before the learning rate falls, but at least
+_WAIT = 0.25  # this share of the steps so far: what descends by a power law needs ever more steps for 1%
 _DECAY = 0.3
 _DECAYS = 3  # falls of the learning rate before a bead gives up
 
@@ -30,11 +31,24 @@ class Bead:
     Args:
         segment: the segment that the bead will split.
         t: where on it the bead starts.
+        target: the loss to reach.
         noise: a random vector (P,): at a symmetric saddle the gradient has no component off the segment.
         optimizer: makes the bead's optimiser.
+        rate: by which its learning rate is multiplied from the first step on.
+
+    Attributes:
+        rate: the same, lowered at each false start, for beads to come.
     """
 
-    def __init__(self, segment: Segment, t: float, noise: Tensor, optimizer: OptimizerFactory) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        t: float,
+        target: float,
+        noise: Tensor,
+        optimizer: OptimizerFactory,
+        rate: float = 1.0,
+    ) -> None:
         self.segment = segment
         self._origin = segment.at(t)
         self._axis = (segment.end - segment.start) / max(segment.length, torch.finfo(segment.start.dtype).tiny)
@@ -43,9 +57,16 @@ class Bead:
         self.mean = self.point.clone()
         self.best = self.point.clone()
         self.loss = math.inf
+        self.target = target
+        self._first = math.nan
+        self._start = self.point.clone()
         self._optimizer = optimizer([self.point])
+        self.rate = rate
+        self._multiply_rate(rate)
         self._idle = 0
+        self._progress = 0
         self._decays = 0
+        self._averaged = 0
         self.steps = 0
 
     def step(self, gradients: Iterator[tuple[Tensor, Tensor]]) -> None:
@@ -58,20 +79,41 @@ class Bead:
         self._optimizer.step(closure)  # type: ignore[arg-type]
         self.point.copy_(self._confined(self.point))
         self.steps += 1
-        self.mean.lerp_(self.point, averaging_weight(self.steps))
+        self._averaged += 1
+        self.mean.lerp_(self.point, averaging_weight(self._averaged))
 
     def record(self, loss: float) -> None:
-        """Takes note of E at the mean: keeps the best, and lowers the learning rate where it stalls."""
+        """Takes note of E at the mean: keeps the best, and goes on from it at a lower learning rate where it stalls."""
         improved = loss < self.loss - (1 - _IMPROVEMENT) * abs(self.loss) if math.isfinite(self.loss) else True
+        if math.isnan(self._first):
+            self._first = loss
         if loss < self.loss:
             self.loss = loss
             self.best.copy_(self.mean)
         self._idle = 0 if improved else self._idle + 1
-        if self._idle >= _PATIENCE:
-            self._idle = 0
-            self._decays += 1
-            for group in self._optimizer.param_groups:
-                group["lr"] *= _DECAY
+        if improved:
+            self._progress = self.steps
+        if self._idle >= _PATIENCE and self.steps - self._progress >= _WAIT * self.steps:
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        # Where steps were too long they may have led to a plateau without return, such as dead units: a bead that has
+        # not come half of the way begins again.
+        false_start = self.loss > (self._first + self.target) / 2
+        resumed = self._start if false_start else self.best
+        self.rate *= _DECAY if false_start else 1.0
+        self._idle = 0
+        self._progress = self.steps
+        self._decays += 1
+        self._averaged = 0
+        self._multiply_rate(_DECAY)
+        self._optimizer.state.clear()
+        self.point.copy_(resumed)
+        self.mean.copy_(resumed)
+
+    def _multiply_rate(self, factor: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] *= factor
 
     @property
     def stuck(self) -> bool:
@@ -90,15 +132,12 @@ class Bead:
         return point - torch.dot(point - self._origin, self._axis) * self._axis
 
 
-def train_beads(
-    search: Search, beads: list[Bead], target: float, max_steps: int, stream: Iterator[Any]
-) -> Reason | None:
-    """Trains all beads together until each has E <= ``target`` on the probe set.
+def train_beads(search: Search, beads: list[Bead], max_steps: int, stream: Iterator[Any]) -> Reason | None:
+    """Trains all beads together until each has come to its target on the probe set.
 
     Args:
         search: the running search.
         beads: the beads, changed in place.
-        target: the loss to reach.
         max_steps: steps that one bead may take.
         stream: training batches without end.
 
@@ -118,8 +157,9 @@ def train_beads(
             bead.record(value)
         worst = max(bead.loss for bead in beads)
         start = worst if math.isnan(start) else start
+        target = beads[0].target
         search.progress(f"{len(beads)} beads, loss {worst:.4g}, target {target:.4g}", _share(start, worst, target))
-        active = [bead for bead in active if bead.loss > target and not bead.stuck and bead.steps < max_steps]
+        active = [bead for bead in active if bead.loss > bead.target and not bead.stuck and bead.steps < max_steps]
         affordable = search.ledger.remaining / max(1, len(active))
         if affordable < 1:
             break

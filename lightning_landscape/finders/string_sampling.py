@@ -83,6 +83,7 @@ class DynamicStringSampling(PathFinder):
         stream = search.surface.training_stream()
         generator = torch.Generator().manual_seed(self.seed)
         target = search.level - (1 - self.alpha) * abs(search.level)
+        rate = 1.0
         for depth in range(self.max_depth):
             if search.ledger.remaining <= 0:
                 return best, Reason.BUDGET
@@ -91,15 +92,18 @@ class DynamicStringSampling(PathFinder):
                 segment: Bead(
                     segment,
                     segment.highest if self.split == "argmax" else 0.5,
+                    target,
                     torch.randn(search.surface.dimension, generator=generator).to(segment.start),
                     self.optimizer or relative_adam(segment.length, search.surface.dimension),
+                    rate,
                 )
                 for segment in rising
             }
             search.progress(f"depth {depth + 1}: {len(beads)} new beads", 0.0)
-            failure = train_beads(search, list(beads.values()), target, self.max_bead_steps, stream)
+            failure = train_beads(search, list(beads.values()), self.max_bead_steps, stream)
             if failure is Reason.DIVERGED:
                 return best, failure
+            rate = min(bead.rate for bead in beads.values())
             chain = chain.with_segments(
                 [
                     part

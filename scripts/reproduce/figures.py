@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="task", required=True, metavar=f"{{{','.join(TASKS)},merge}}")
     for name, task in TASKS.items():
-        one = commands.add_parser(name, help=f"levels of the {task.axis}")
+        one = commands.add_parser(name, help=f"levels of the {task.axis}".replace("%", "%%"))
         one.add_argument("--mode", choices=MODES, default="faithful")
         one.add_argument("--pairs", type=_positive, default=10, help="at each threshold (10)")
         one.add_argument("--thresholds", type=float, nargs="+", help="default: all that were published")
