@@ -48,8 +48,10 @@ class AccelerationCertificate(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse modules that are no layer-wise sparse coders."""
-        source = getattr(pl_module, "problem", pl_module)
-        missing = [name for name in ("dictionary", "lam") if not hasattr(source, name)]
+        missing = []
+        if not hasattr(type(pl_module), "problem"):  # a property may ask for configure_model, which comes later
+            source = getattr(pl_module, "problem", pl_module)
+            missing = [name for name in ("dictionary", "lam") if not hasattr(source, name)]
         missing += [name for name in ("iterates", "layers") if not hasattr(pl_module, name)]
         if missing:
             raise MisconfigurationException(

@@ -6,6 +6,8 @@ from lightning_landscape.datamodules.mnist import MNISTDataModule
 from lightning_landscape.datamodules.penn_treebank import PennTreebankDataModule
 from lightning_landscape.datamodules.planted_teacher import PlantedTeacherDataModule
 from lightning_landscape.datamodules.polynomials import PolynomialDataModule
+from lightning_landscape.datamodules.sbm import SBMDataModule
+from lightning_landscape.datamodules.snap import SNAPCommunityDataModule
 from lightning_landscape.datamodules.sparse_coding import SparseCodingDataModule
 
 __all__ = [
@@ -16,5 +18,7 @@ __all__ = [
     "PennTreebankDataModule",
     "PlantedTeacherDataModule",
     "PolynomialDataModule",
+    "SBMDataModule",
+    "SNAPCommunityDataModule",
     "SparseCodingDataModule",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class FreshSampler(DistributedSampler[int]):
         [5, 7]
     """
 
-    def __init__(self, dataset: FreshBatches, ranks: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Any], ranks: int, rank: int) -> None:
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
 
     def __iter__(self) -> Iterator[int]:

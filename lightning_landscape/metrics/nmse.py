@@ -12,7 +12,7 @@ from lightning_landscape.metrics.shapes import require_codes
 
 
 class NMSE(Metric):
-    """``10 log10( sum ||z - code||^2 / sum ||code||^2 )`` in dB, sums over all examples (Chen et al. 2018, Eq. 20).
+    """``10 log10( sum ||z - code||^2 / sum ||code||^2 )`` in dB, sums over all examples (Chen et al. 2018).
 
     0 dB is what the code zero has; minus infinity is perfect.
 

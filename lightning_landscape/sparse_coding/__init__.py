@@ -10,11 +10,14 @@ from lightning_landscape.sparse_coding.certificate import (
 from lightning_landscape.sparse_coding.curves import cost_curve
 from lightning_landscape.sparse_coding.fista import fista, fista_iterates, momentum_weights, reference_optimum
 from lightning_landscape.sparse_coding.ista import ista, ista_iterates
-from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
+from lightning_landscape.sparse_coding.layers import LAYERS, UnrolledLayer
+from lightning_landscape.sparse_coding.problem import LassoProblem, lasso_objective, soft_threshold
 
 __all__ = [
+    "LAYERS",
     "LassoProblem",
     "SparseCodingBatch",
+    "UnrolledLayer",
     "check_factorization",
     "cost_curve",
     "facnet_step",
@@ -22,6 +25,7 @@ __all__ = [
     "fista_iterates",
     "ista",
     "ista_iterates",
+    "lasso_objective",
     "momentum_weights",
     "random_design",
     "reference_optimum",

@@ -135,7 +135,7 @@ def check_factorization(problem: LassoProblem, A: Tensor, S: Tensor) -> Factoriz
 def facnet_step(problem: LassoProblem, x: Tensor, z: Tensor, A: Tensor, S: Tensor) -> Tensor:
     """``A^T h_{lam / S}(A z - S^-1 A D^T (D z - x))`` for each row, (batch, m) (Moreau & Bruna 2017).
 
-    Eq. 18 of the paper prints a plus before ``S^-1``; minimising the surrogate in :func:`step_bound` gives the minus.
+    The paper prints a plus before ``S^-1``; minimising the surrogate in :func:`step_bound` gives the minus.
     """
     rotated = (z - problem.gradient(x, z) @ ((A.T / S) @ A)) @ A.T
     return soft_threshold(rotated, problem.lam / S) @ A
@@ -143,7 +143,7 @@ def facnet_step(problem: LassoProblem, x: Tensor, z: Tensor, A: Tensor, S: Tenso
 
 @torch.no_grad()
 def step_bound(problem: LassoProblem, x: Tensor, z: Tensor, solution: Tensor, A: Tensor, S: Tensor) -> StepBound:
-    """The bound on one step of a factorised network (Moreau & Bruna 2017, Sec. 2).
+    """The bound on one step of a factorised network (Moreau & Bruna 2017).
 
     ``F(z_{k+1}) - F(z*) <= 1/2 (z_k - z*)^T R (z_k - z*) + delta_A(z*) - delta_A(z_{k+1})`` with
     ``delta_A(z) = lam (||A z||_1 - ||z||_1)``, ``R = A^T diag(S) A - D^T D`` and z_{k+1} from :func:`facnet_step`.

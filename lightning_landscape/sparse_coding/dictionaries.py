@@ -56,7 +56,7 @@ def fourier_dictionary(n: int, m: int, generator: torch.Generator) -> Tensor:
 
     The frequencies f_j are distinct numbers of 1, ..., ceil(m / 2) - 1, so that the rows are orthogonal before the
     columns are normalised. What nearly diagonalises ``D^T D`` are then waves, which spread a sparse code over all
-    coordinates: the dictionary is adversarial to learned accelerations (Moreau & Bruna 2017, Sec. 4.2). Atoms k and
+    coordinates: the dictionary is adversarial to learned accelerations (Moreau & Bruna 2017). Atoms k and
     m - k are equal, so that minimisers are not unique though minima are.
 
     Args:

@@ -33,7 +33,7 @@ def fista(
         tol: stop each problem once its duality gap / F(z), looked at every 20 iterations, is at most this. A warning
             says so where that does not happen.
         restart: forget a problem's momentum (t = 1) whenever it points uphill,
-            ``(y_k - z_{k+1})^T (z_{k+1} - z_k) > 0`` (O'Donoghue & Candes 2015, Sec. 3.2).
+            ``(y_k - z_{k+1})^T (z_{k+1} - z_k) > 0`` (the gradient scheme of O'Donoghue & Candes 2015).
         initial: z_0 (batch, m), by default zeros.
 
     Returns:

@@ -64,7 +64,7 @@ class LassoProblem:
     def objective(self, x: Tensor, z: Tensor) -> Tensor:
         """F(z) of each row, shape (batch,); differentiable in z."""
         self.check(x, z)
-        return 0.5 * self._residual(x, z).square().sum(dim=1) + self.lam * z.abs().sum(dim=1)
+        return lasso_objective(self.dictionary, self.lam, x, z)
 
     def gradient(self, x: Tensor, z: Tensor) -> Tensor:
         """Gradient ``D^T (D z - x)`` of the smooth part, shape (batch, m)."""
@@ -139,6 +139,22 @@ class LassoProblem:
         slack = (self.lam * z.abs() - scale[:, None] * correlation * z).clamp_min(0).sum(dim=1)
         gap = 0.5 * (1 - scale).square() * energy + slack
         return 0.5 * energy + self.lam * z.abs().sum(dim=1), gap
+
+
+def lasso_objective(dictionary: Tensor, lam: float, x: Tensor, z: Tensor) -> Tensor:
+    """F(z) of each row, shape (batch,), for a training step: unlike ``LassoProblem.objective`` it checks nothing.
+
+    Args:
+        dictionary: D (n, m).
+        lam: weight of the l1 norm.
+        x: signals (batch, n).
+        z: codes (batch, m).
+
+    Example:
+        >>> lasso_objective(torch.eye(2), 0.5, torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor([1.])
+    """
+    return 0.5 * (x - z @ dictionary.T).square().sum(dim=1) + lam * z.abs().sum(dim=1)
 
 
 def soft_threshold(z: Tensor, threshold: float | Tensor) -> Tensor:

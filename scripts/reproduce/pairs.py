@@ -19,11 +19,13 @@ from torch import Tensor
 
 from lightning_landscape import Connection, LossSurface
 from lightning_landscape.atomic import replacing
-from lightning_landscape.finders import Budget, DynamicStringSampling
+from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder
 from lightning_landscape.tensor_files import SnapshotError, read_safetensors, write_safetensors
 
 Mode = Literal["faithful", "strict"]
 MODES: tuple[Mode, ...] = ("faithful", "strict")
+_PLACES = ("source", "cache")  # settings that change no number
+_STRICT = ("strict_work",)  # settings that change the numbers of strict mode alone
 _ATTEMPTS = 10  # fresh networks, where one does not come below the threshold
 
 
@@ -71,8 +73,8 @@ def finished(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[s
         known = {**row["settings"]}
     except (ValueError, KeyError, TypeError) as error:
         raise PairFileError(f"{file} is damaged ({error!r}): delete it, and the pair is done anew") from error
-    # Where data and cache lie changes no number.
-    wanted = asdict(settings) | {key: known.get(key) for key in ("source", "cache")}
+    idle = _PLACES if mode == "strict" else (*_PLACES, *_STRICT)
+    wanted = asdict(settings) | {key: known.get(key) for key in idle}
     if known != wanted:
         differing = [key for key in wanted if known.get(key) != wanted[key]]
         raise PairFileError(f"{file} was made with other settings ({', '.join(differing)}): give another --out")
@@ -115,7 +117,7 @@ def _networks(
     pair: Pair, task: Task, problem: Problem, settings: Settings, folder: Path
 ) -> tuple[Tensor | None, dict[str, Any]]:
     file = folder / "networks" / f"{pair}.safetensors"
-    key = json.dumps({name: value for name, value in asdict(settings).items() if name not in ("source", "cache")})
+    key = json.dumps({name: value for name, value in asdict(settings).items() if name not in (*_PLACES, *_STRICT)})
     if file.exists():
         try:
             header, tensors = read_safetensors(file)
@@ -151,7 +153,9 @@ def _published(task: Task, surface: LossSurface, networks: Tensor, threshold: fl
 
 def _strict(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
     budget = Budget(settings.strict_work)
-    return DynamicStringSampling().connect(surface, *networks, level=task.strict_level(threshold), budget=budget)
+    # What the first string leaves above the level is sought again between those of its corners that lie below.
+    finder = Ladder(rungs=[DynamicStringSampling(), DynamicStringSampling(seed=1, max_bead_steps=4000)])
+    return finder.connect(surface, *networks, level=task.strict_level(threshold), budget=budget)
 
 
 def _measured(found: Connection, surface: LossSurface) -> dict[str, Any]:

@@ -1,0 +1,33 @@
+"""SLISTA: nothing but steps is learned."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
+from lightning_landscape.sparse_coding.problem import soft_threshold
+
+
+class SLISTALayer(UnrolledLayer):
+    """``z+ = h_{lam gamma}(z - gamma D^T (D z - x))``, of Step-LISTA (Ablin et al. 2019).
+
+    The step gamma > 0 is the only parameter, one number a layer, so that every layer keeps the minimisers of F as
+    its fixed points. At the start, ``gamma = 1/L``, it is an iteration of ISTA. The parameter ``gamma`` holds L
+    times gamma.
+
+    Args:
+        problem: as in :class:`UnrolledLayer`, so the others.
+        index: k.
+        noise: of the start.
+    """
+
+    gamma: Tensor
+
+    def start(self) -> dict[str, Tensor]:
+        """As the class says."""
+        return {"gamma": ones()}
+
+    def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:
+        """One step, which does not read ``previous``."""
+        step = self.gamma / self.problem.lipschitz
+        return soft_threshold(z + step * ((x - z @ dictionary.T) @ dictionary), step * self.problem.lam)
