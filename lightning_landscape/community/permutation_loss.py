@@ -32,7 +32,7 @@ def permutation_cross_entropy(
         num_graphs: number of graphs; ``None`` counts them, which waits for the device.
 
     Raises:
-        ValueError: if shapes or types do not fit together.
+        ValueError: if shapes or types do not fit together; on a CPU, also if a label is out of range.
 
     References:
         Z. Chen, L. Li, J. Bruna, "Supervised community detection with line graph neural networks", ICLR 2019.
@@ -43,6 +43,8 @@ def permutation_cross_entropy(
         [0.0181, 0.0181]
     """
     batch, num_graphs = checked_batch(target, batch, num_graphs)
+    if target.device.type == "cpu":  # a GPU would have to be waited for
+        require_labels(target, log_probabilities.shape[-1])
     table = community_sums(-log_probabilities, target, batch, num_graphs)
     nodes = table.new_zeros(num_graphs).index_add(0, batch, table.new_ones(len(batch)))
     return (least_assignment(table) / nodes.clamp_min(1)).mean()
@@ -91,6 +93,15 @@ def checked_batch(target: Tensor, batch: Tensor | None, num_graphs: int | None) 
     if num_graphs is None:
         num_graphs = int(batch.max()) + 1 if len(batch) else 0
     return batch, num_graphs
+
+
+def require_labels(labels: Tensor, num_classes: int, name: str = "target") -> None:
+    """Raises ValueError for a label that is not one of 0, ..., k - 1; waits for the device."""
+    if ((labels < 0) | (labels >= num_classes)).any():
+        raise ValueError(
+            f"{name} must lie from 0 to {num_classes - 1} where there are {num_classes} classes, "
+            f"got {labels.min()} to {labels.max()}"
+        )
 
 
 @functools.cache

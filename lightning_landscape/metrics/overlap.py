@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_landscape.community.permutation_loss import checked_batch, community_sums, least_assignment
+from lightning_landscape.community.permutation_loss import (
+    checked_batch,
+    community_sums,
+    least_assignment,
+    require_labels,
+)
 
 _DRAWS = 4000  # of guesses, for a standard error below 1 % of the chance value
 
@@ -65,11 +70,8 @@ class Overlap(Metric):
                 f"scores must be labels ({len(target)},) or scores ({len(target)}, {k}), got {tuple(scores.shape)}"
             )
         labels = scores.argmax(1) if scores.dim() == 2 else scores
-        for name, values in (("labels", labels), ("target", target)):
-            if ((values < 0) | (values >= k)).any():
-                raise ValueError(
-                    f"{name} must lie from 0 to num_classes - 1 = {k - 1}, got {values.min()} to {values.max()}"
-                )
+        require_labels(labels, k, "labels")
+        require_labels(target, k)
         table = community_sums(nn.functional.one_hot(labels.long(), k).double(), target, batch, num_graphs)
         table = table[table.sum((1, 2)) > 0]
         accuracy = -least_assignment(-table) / table.sum((1, 2))
