@@ -160,4 +160,6 @@ def test_recipe_trains_the_same_with_its_landscape_callbacks_and_without(
 
 
 def test_there_are_recipes() -> None:
-    assert {"digits", "quadratic", "cubic", "mnist", "cifar10", "resnet20", "ptb"} <= {path.stem for path in RECIPES}
+    names = {"digits", "quadratic", "cubic", "mnist", "cifar10", "resnet20", "ptb"}
+    names |= {"sbm_gnn", "sbm_lgnn", "sbm_landscape"}
+    assert names <= {path.stem for path in RECIPES}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -99,7 +100,9 @@ class CommunityClassifier(LightningModule):
         if getattr(batch, "y", None) is None:
             raise ValueError("the graphs have no communities to learn from: give community_graph(..., y=labels)")
         logits: Tensor = self(batch)
-        loss = permutation_cross_entropy(logits.log_softmax(1), batch.y, getattr(batch, "batch", None), _graphs(batch))
+        # Under mixed precision the sum over nodes needs more digits than a logit.
+        log_probabilities = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        loss = permutation_cross_entropy(log_probabilities, batch.y, getattr(batch, "batch", None), _graphs(batch))
         return loss, logits
 
 

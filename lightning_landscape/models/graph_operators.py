@@ -35,8 +35,9 @@ class NodeOperators:
 
     Attributes:
         degree: d / c of each node, (N, 1).
-        segments: the nodes of each graph.
         mean_degree: c at each node, (N, 1).
+        segments: the nodes of each graph.
+        offsets: (N + 1,), the first edge of each node, and the number of edges.
 
     Raises:
         ValueError: if ``graph`` is no CommunityGraph.
@@ -48,22 +49,23 @@ class NodeOperators:
                 f"the network takes a CommunityGraph or a batch of them, got {type(graph).__name__}: make one with "
                 "community_graph(edge_index, num_nodes)"
             )
-        source, target = graph.edge_index
-        nodes = torch.arange(graph.num_nodes + 1, device=source.device)
-        self.offsets = torch.searchsorted(source.contiguous(), nodes)
+        nodes = torch.arange(graph.num_nodes + 1, device=graph.edge_index.device)
         batch = getattr(graph, "batch", None)
         if batch is None:
             self.segments = Segments(torch.stack([nodes[0], nodes[-1]]), torch.zeros_like(nodes[:-1]))
         else:
             self.segments = Segments(graph.ptr, batch)
         self._squarings = 0 if clipped else num_powers - 1
-        matrices = [(target, self.offsets)]
-        while clipped and len(matrices) < num_powers:
-            matrices.append(_clipped_square(*matrices[-1]))
-        sums = [offsets.diff().to(dtype).unsqueeze(1) for _, offsets in matrices]
-        means = [self.segments.average(rows).clamp_min(1) for rows in sums]
-        self.degree, self.mean_degree = sums[0] / means[0], means[0]
-        self._matrices = [(*matrix, mean.rsqrt()) for matrix, mean in zip(matrices, means, strict=True)]
+        indices = [graph.edge_index]
+        while clipped and len(indices) < num_powers:
+            indices.append(_clipped_square(indices[-1], graph.num_nodes))
+        offsets = [torch.searchsorted(rows.contiguous(), nodes) for rows, _ in indices]
+        sums = [ends.diff().to(dtype).unsqueeze(1) for ends in offsets]
+        means = [self.segments.average(row_sums).clamp_min(1) for row_sums in sums]
+        self.offsets, self.mean_degree, self.degree = offsets[0], means[0], sums[0] / means[0]
+        self._matrices = [
+            (columns, ends, mean.rsqrt()) for (_, columns), ends, mean in zip(indices, offsets, means, strict=True)
+        ]
 
     def apply(self, x: Tensor) -> list[Tensor]:
         """Each operator on x (N, F): I, D, the powers of A and U."""
@@ -128,12 +130,11 @@ class InstanceNorm(nn.Module):
         return torch.addcmul(self.bias, normalized, self.weight)
 
 
-def _clipped_square(columns: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    size = len(offsets) - 1
-    ones = torch.ones(len(columns), device=columns.device)
-    matrix = torch.sparse_csr_tensor(offsets, columns, ones, (size, size), check_invariants=False)
-    square = matrix @ matrix
-    return square.col_indices().long(), square.crow_indices().long()
+def _clipped_square(indices: Tensor, size: int) -> Tensor:
+    ones = torch.ones(indices.shape[1], device=indices.device)
+    matrix = torch.sparse_coo_tensor(indices, ones, (size, size), is_coalesced=True, check_invariants=False)
+    square: Tensor = torch.sparse.mm(matrix, matrix)
+    return square.coalesce().indices()
 
 
 def _scaled_product(x: Tensor, columns: Tensor, offsets: Tensor, scale: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ class _Symmetric(Function):
         return matrix(x, *indices)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         indices = ctx.saved_tensors
         return None, ctx.matrix(gradient.contiguous(), *indices), *[None for _ in indices]
@@ -185,7 +186,7 @@ class _Standardize(Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         result, scale, rows, pointer, owner = ctx.saved_tensors
         # What shifts all rows alike, or stretches them, is undone by the normalisation.

@@ -15,15 +15,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import Metric
 
-from lightning_landscape.metrics import NMSE, IterationsEquivalent, Suboptimality, SupportRecall
+from lightning_landscape.models.sparse_coding_scores import SparseCodingScores
 from lightning_landscape.models.squared_error import require_counts
 from lightning_landscape.models.warm_start import prefix_state, require_same_problem
 from lightning_landscape.sparse_coding.batch import SparseCodingBatch
-from lightning_landscape.sparse_coding.curves import cost_curve
-from lightning_landscape.sparse_coding.fista import fista_iterates
-from lightning_landscape.sparse_coding.ista import ista_iterates
 from lightning_landscape.sparse_coding.layers import LAYERS, UnrolledLayer
 from lightning_landscape.sparse_coding.problem import LassoProblem, lasso_objective
 
@@ -129,17 +125,12 @@ class UnrolledSparseCoder(LightningModule):
         self.learning_rate = learning_rate
         self.decay = decay
         self.patience = patience
-        self.max_iterations = max_iterations
         self._build = (LAYERS[layer], {"noise": init_noise, **options})
         self._warm_start = warm_start
         self._reference: LassoProblem | None = None
         self.layers = nn.ModuleList()
         self.register_buffer("dictionary", None)
-        self.suboptimality = Suboptimality()
-        self.ista_iterations = IterationsEquivalent(max_iterations)
-        self.fista_iterations = IterationsEquivalent(max_iterations)
-        self.nmse = NMSE()
-        self.support_recall = SupportRecall()
+        self.scores = SparseCodingScores(max_iterations)
         if dictionary is not None and lam is not None:
             self._set_problem(LassoProblem(dictionary, lam))
             self._continue()
@@ -187,24 +178,9 @@ class UnrolledSparseCoder(LightningModule):
 
     def test_step(self, batch: SparseCodingBatch, batch_idx: int) -> None:
         """Log the loss, the suboptimality of every layer, and what the network is worth in iterations."""
-        codes = self._evaluate(batch, "test")
-        x, z = batch.x.double(), codes[-1]
-        problem = self.problem.to(torch.float64)
-        objectives = problem.objective(x, z.double())
-        self.ista_iterations.update(objectives, cost_curve(problem, x, ista_iterates, self.max_iterations))
-        self.fista_iterations.update(objectives, cost_curve(problem, x, fista_iterates, self.max_iterations))
-        metrics: dict[str, Metric] = {
-            "ista_iterations": self.ista_iterations,
-            "fista_iterations": self.fista_iterations,
-        }
-        if batch.optimum is not None:
-            self.suboptimality.update(objectives, batch.optimum)
-            metrics["suboptimality"] = self.suboptimality
-        if batch.code is not None:
-            self.nmse.update(z, batch.code)
-            self.support_recall.update(z, batch.code)
-            metrics |= {"nmse": self.nmse, "support_recall": self.support_recall}
-        self.log_dict({f"test/{name}": metric for name, metric in metrics.items()}, batch_size=len(x))
+        z = self._evaluate(batch, "test")[-1]
+        metrics = self.scores.update(self.problem, batch, z)
+        self.log_dict({f"test/{name}": metric for name, metric in metrics.items()}, batch_size=len(batch.x))
 
     def configure_optimizers(self) -> Any:
         """Adam over all parameters, whose rate falls when ``val/loss`` stays."""

@@ -358,6 +358,7 @@ def test_a_reset_without_noise_is_a_copy_and_with_noise_another_network() -> Non
         assert all(torch.equal(*pair) for pair in zip(before, module.parameters(), strict=True)) is same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["lista", "facnet", "facnet_free", "tilista"])
 def test_a_twin_is_compared_on_the_surface_of_the_network(layer: Any, tmp_path: Path) -> None:
     module = coder(layer, 2, init_noise=0.3)

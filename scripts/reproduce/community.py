@@ -1,0 +1,103 @@
+"""Community detection in block models: classical methods, graph networks, and the landscape of their training.
+
+    python scripts/reproduce/community.py overlap --report
+    python scripts/reproduce/community.py disassortative --checkpoint LineGraphGNN=best.ckpt --report
+    python scripts/reproduce/community.py landscape --report
+
+Each command keeps its finished pieces in ``--out`` and does not do them again, so that an interrupted run goes on; it
+writes its tables and its figure there, and with ``--report`` into docs/results as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import community_disassortative
+import community_landscape
+import community_overlap
+from community_methods import BASELINES, NETWORKS, REPOSITORY, Trained
+
+from lightning_landscape.atomic import replacing
+
+REPORT = REPOSITORY / "docs" / "results" / "community.md"
+PARTS = {
+    "overlap": community_overlap,
+    "disassortative": community_disassortative,
+    "landscape": community_landscape,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    community_landscape.quietly()
+    part = PARTS[options.part]
+    rows = part.measure(options, _trained(options))
+    text = part.markdown(rows)
+    print(text)
+    with replacing(options.out / f"{options.part}.md") as file:
+        file.write(text.encode())
+    pictures = [options.out / f"{options.part}.png"]
+    if options.report:
+        _insert(options.part, text)
+        pictures.append(REPORT.with_name(f"community_{options.part}.png"))
+    for picture in pictures:
+        with replacing(picture) as file:
+            part.draw(rows, file)
+
+
+def _trained(options: argparse.Namespace) -> Trained:
+    """The wanted networks with their weights: those given, or else those of a training by the recipe."""
+    given = dict(getattr(options, "checkpoint", []))
+    return {
+        name: (network, given[name] if name in given else network.train(options.out / name.replace(", ", "-")))
+        for name, network in NETWORKS.get(options.part, {}).items()
+        if name in given or name in options.networks
+    }
+
+
+def _insert(part: str, text: str) -> None:
+    """Puts the tables between the two marks of their part."""
+    begin, end = f"<!-- {part}: measured -->\n", f"<!-- {part}: end -->\n"
+    page = REPORT.read_text()
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{REPORT} has no lines {begin.strip()} and {end.strip()} to write between")
+    with replacing(REPORT) as file:
+        file.write(f"{before}{begin}{text}{end}{after}".encode())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="part", required=True)
+    for name, part in PARTS.items():
+        one = commands.add_parser(name, help=part.__doc__)
+        part.add_arguments(one)
+        if name in NETWORKS:
+            one.add_argument("--methods", nargs="*", choices=[*BASELINES], default=[*BASELINES], metavar="NAME")
+            one.add_argument("--networks", nargs="*", choices=[*NETWORKS[name]], default=[*NETWORKS[name]][:1])
+            one.add_argument(
+                "--checkpoint",
+                action="append",
+                type=partial(_assignment, NETWORKS[name]),
+                default=[],
+                metavar="NETWORK=FILE",
+                help="trained weights; a network of --networks without them is trained by its recipe",
+            )
+        one.add_argument("--out", type=Path, default=Path("reproduced") / "community")
+        one.add_argument("--report", action="store_true", help=f"write into {REPORT.relative_to(REPOSITORY)} too")
+    return parser
+
+
+def _assignment(networks: Iterable[str], text: str) -> tuple[str, Path]:
+    name, found, file = text.partition("=")
+    if not found or name not in networks or not Path(file).is_file():
+        raise argparse.ArgumentTypeError(f"must be NETWORK=FILE, NETWORK one of {', '.join(networks)}, got {text!r}")
+    return name, Path(file)
+
+
+if __name__ == "__main__":
+    main()

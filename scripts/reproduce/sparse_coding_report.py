@@ -1,0 +1,96 @@
+"""The tables of docs/results/sparse_coding.md, between the marks that its text holds, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import sparse_coding_certificate as certificate
+import sparse_coding_curves as curves
+import sparse_coding_landscape as landscape
+from matplotlib import style
+from matplotlib.figure import Figure
+from sparse_coding_reference import ResultError, kept_reference, signals
+from sparse_coding_training import DATASETS, data_of, kept_rows, load, training_of
+
+from lightning_landscape.atomic import replacing
+from lightning_landscape.plots import STYLE, save_figure
+
+PARTS = (*DATASETS, "certificate", "landscape")
+_TITLES = {
+    "gaussian": "Gaussian dictionary 64 x 100, columns divided by ||d||^2, sparsity .05, lambda .01",
+    "adversarial": "Adversarial dictionary, real parts of random Fourier modes, 50 x 256, lambda .01",
+    "mnist-patches": "10 x 10 patches of MNIST, learned dictionary 100 x 200, lambda .1",
+}
+_ITERATIONS = 60  # of ISTA, for the random-design condition
+
+
+def write_report(parts: Sequence[str], out: Path, results: Path, source: Path, certified: int) -> None:
+    """Fill ``sparse_coding.md`` in ``results`` and draw its figures, from what ``out`` holds.
+
+    Raises:
+        ResultError: if something is missing in ``out``, or a mark in the text.
+    """
+    written: dict[str, list[str]] = {}
+    for part in parts:
+        with style.context(STYLE):
+            if part == "certificate":
+                written[part], drawn = _certificate(out, source, certified)
+            elif part == "landscape":
+                checks = landscape.kept_checks(out)
+                written[part], drawn = landscape.table(checks), landscape.figure(checks)
+            else:
+                written[part], drawn = _curves(part, out)
+        save_figure(drawn, results / f"sparse_coding_{part.replace('-', '_')}.png")
+    text = results / "sparse_coding.md"
+    filled = fill(text.read_text(), written)
+    with replacing(text) as file:
+        file.write(filled.encode())
+
+
+def fill(text: str, parts: Mapping[str, Sequence[str]]) -> str:
+    """The text with the lines of each part between ``<!-- part -->`` and the next ``<!-- end -->``.
+
+    Raises:
+        ResultError: if a mark is missing.
+
+    Example:
+        >>> fill("<!-- a -->\\nold\\n<!-- end -->", {"a": ["new"]})
+        '<!-- a -->\\nnew\\n<!-- end -->'
+    """
+    for name, lines in parts.items():
+        before, mark, after = text.partition(f"<!-- {name} -->\n")
+        _, end, rest = after.partition("<!-- end -->")
+        if not mark or not end:
+            raise ResultError(f"the text has no lines `<!-- {name} -->` and `<!-- end -->` to write between")
+        text = before + mark + "\n".join(lines) + "\n" + end + rest
+    return text
+
+
+def _curves(dataset: str, out: Path) -> tuple[list[str], Figure]:
+    rows, reference = kept_rows(dataset, out), kept_reference(dataset, out)
+    closing = f"Mean F* {reference.optimum:.5f}; largest relative duality gap of the optima {reference.gap:.1e}."
+    said = [*curves.conclusions(rows, reference), closing]
+    return [*curves.table(rows, reference), "", " ".join(said)], curves.figure(rows, reference, _TITLES[dataset])
+
+
+def _certificate(out: Path, source: Path, certified: int) -> tuple[list[str], Figure]:
+    trainings = [training_of(row) for row in kept_rows("gaussian", out)]
+    found = [training for training in trainings if (training.network, training.depth) == ("facnet", certified)]
+    if not found:
+        raise ResultError(f"{out} holds no FacNet of {certified} layers: run `train --networks facnet` first")
+    network, batch = load(found[0], out), signals(data_of(found[0], out, source))
+    layers = certificate.layers_of(network, batch)
+    failures = certificate.first_failures(network, batch)
+    first = {k: count for k, count in enumerate(failures[:-1]) if count}
+    closing = [
+        "",
+        f"Least of bound - (F - F*) over all {len(batch.x)} test points and all layers: "
+        f"{min(layer['least_slack'] for layer in layers):.2g}.",
+        "",
+        f"Random-design condition, iterates of this FacNet: met at every iterate by {failures[-1]} of {len(batch.x)} "
+        f"points; first failures at {', '.join(f'k = {k}: {count}' for k, count in first.items()) or 'no k'}.",
+    ]
+    return [*certificate.table(layers), *closing], certificate.figure(
+        layers, certificate.designs(network, batch, _ITERATIONS)
+    )
