@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,16 @@ class FreshBatches(Dataset[SparseCodingBatch]):
 class FreshSampler(DistributedSampler[int]):
     """The numbers of the batches of an epoch, which no other epoch and no other device has.
 
-    Lightning tells it the epoch, in a resumed run too. It is a ``DistributedSampler`` so that Lightning keeps it when
-    it trains on several devices; where ``steps_per_epoch`` is no multiple of their number, an epoch is that much
-    longer.
+    It is a ``DistributedSampler`` so that Lightning keeps it when it trains on several devices; where
+    ``steps_per_epoch`` is no multiple of their number, an epoch is that much longer.
+
+    Args:
+        dataset: the batches, of which an epoch has as many as ``len`` says.
+        ranks: number of devices.
+        rank: of this one.
+        done: how many batches this device has trained on so far; an iterator begins with the next. By default those of
+            the epochs before the one that ``set_epoch`` names. Lightning names it too late for the first iterator of
+            a resumed run, whose checkpoint may have been written before an epoch ended.
 
     Example:
         >>> data = FreshBatches(lambda count, generator: (torch.zeros(count, 1), None), 2, steps_per_epoch=3, seed=0)
@@ -65,9 +72,11 @@ class FreshSampler(DistributedSampler[int]):
         [5, 7]
     """
 
-    def __init__(self, dataset: Dataset[Any], ranks: int, rank: int) -> None:
+    def __init__(self, dataset: Dataset[Any], ranks: int, rank: int, done: Callable[[], int] | None = None) -> None:
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+        self.done = done
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.total_size
+        done = self.epoch * self.num_samples if self.done is None else self.done()
+        first = done * self.num_replicas
         return iter(range(first + self.rank, first + self.total_size, self.num_replicas))

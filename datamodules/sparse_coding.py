@@ -68,9 +68,9 @@ class SparseCodingDataModule(LightningDataModule):
 
     Every batch is a :class:`~lightning_landscape.sparse_coding.batch.SparseCodingBatch`
     ``(x, code, solution, optimum)``, whole as the loader yields it. Training batches are drawn anew for every step of
-    every epoch, from ``(seed, number of the step)`` alone: they repeat in a resumed run, and neither read nor move
-    the global random state. Validation and test signals are fixed and carry reference optima, computed once in
-    ``setup``. Signals are float32, optima float64.
+    every epoch, from ``(seed, number of the step)`` alone: a run resumed from any checkpoint goes on with the batches
+    that it would have had. They neither read nor move the global random state. Validation and test signals are fixed
+    and carry reference optima, computed once in ``setup``. Signals are float32, optima float64.
 
     ==================  ====  ====  ====  ====================================================================
     dataset             n     m     lam   signals
@@ -219,11 +219,12 @@ class SparseCodingDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[SparseCodingBatch]:
         """Batches of signals drawn anew at every step, without optima."""
         dataset = FreshBatches(self._draw("train"), self.batch_size, self.steps_per_epoch, self.seed)
-        if self.trainer is None:
+        trainer = self.trainer
+        if trainer is None:
             return self._loader(dataset, FreshSampler(dataset, ranks=1, rank=0))
-        sampler = FreshSampler(dataset, self.trainer.world_size, self.trainer.global_rank)
-        # Lightning makes the first iterator of a resumed run before it tells the sampler the epoch.
-        sampler.set_epoch(self.trainer.current_epoch)
+        # Kept in checkpoints, wherever in an epoch they are written. Lightning declares a wider type than it has.
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        sampler = FreshSampler(dataset, trainer.world_size, trainer.global_rank, done=lambda: progress.processed)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[SparseCodingBatch]:

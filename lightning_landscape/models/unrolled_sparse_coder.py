@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_landscape.models.sparse_coding_scores import SparseCodingScores
 from lightning_landscape.models.squared_error import require_counts
-from lightning_landscape.models.warm_start import prefix_state, require_same_problem
+from lightning_landscape.models.warm_start import prefix_state, require_same_layer, require_same_problem
 from lightning_landscape.sparse_coding.batch import SparseCodingBatch
 from lightning_landscape.sparse_coding.layers import LAYERS, UnrolledLayer
 from lightning_landscape.sparse_coding.problem import LassoProblem, lasso_objective
@@ -211,7 +211,8 @@ class UnrolledSparseCoder(LightningModule):
         checkpoint["lam"] = self.lam
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the layers for the problem of the checkpoint, or refuse another problem."""
+        """Build the layers for the problem of the checkpoint, or refuse another problem or kind."""
+        require_same_layer(checkpoint, self.hparams["layer"], "of the checkpoint")
         dictionary, lam = checkpoint["state_dict"]["dictionary"], checkpoint["lam"]
         if self._reference is None:
             self._set_problem(LassoProblem(dictionary, lam))
@@ -232,7 +233,7 @@ class UnrolledSparseCoder(LightningModule):
             FileNotFoundError: if the checkpoint does not exist.
         """
         own = self.state_dict()
-        state = prefix_state(source, own, self._require_reference())
+        state = prefix_state(source, own, self._require_reference(), self.hparams["layer"])
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
         self.load_state_dict(own | state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from lightning_landscape.sparse_coding.problem import LassoProblem
 
 
 def prefix_state(
-    source: str | Path | Mapping[str, Tensor], own: Mapping[str, Tensor], problem: LassoProblem
+    source: str | Path | Mapping[str, Tensor], own: Mapping[str, Tensor], problem: LassoProblem, layer: str
 ) -> dict[str, Tensor]:
     """The named tensors of a network whose layers ``layers.0``, ..., ``layers.j`` are among those of ``own``.
 
@@ -21,10 +22,11 @@ def prefix_state(
         source: a checkpoint of :class:`~lightning_landscape.models.UnrolledSparseCoder`, or its ``state_dict``.
         own: the state of the network that takes them.
         problem: the problem of that network.
+        layer: the kind of its layers.
 
     Raises:
         ValueError: if the source is of another kind, another problem, or deeper. The problem of a ``state_dict`` is
-            known by its dictionary alone.
+            known by its dictionary alone, its kind by the names and shapes of its tensors.
         FileNotFoundError: if the checkpoint does not exist.
     """
     if isinstance(source, str | Path):
@@ -32,6 +34,7 @@ def prefix_state(
         if not isinstance(checkpoint, dict) or not {"state_dict", "lam"} <= checkpoint.keys():
             raise ValueError(f"{source} is no checkpoint of UnrolledSparseCoder: it holds no state_dict and lam")
         state, lam, name = dict(checkpoint["state_dict"]), checkpoint["lam"], f"of {source}"
+        require_same_layer(checkpoint, layer, name)
     else:
         state, lam, name = dict(source), problem.lam, "of the given state"
     if "dictionary" not in state:
@@ -47,6 +50,13 @@ def prefix_state(
             "differ. Give one with layers of the same kind that is not deeper"
         )
     return state
+
+
+def require_same_layer(checkpoint: Mapping[str, Any], layer: str, name: str) -> None:
+    """Raise a ValueError unless the checkpoint, ``name``, has layers of kind ``layer``; tensors alone do not tell."""
+    found = checkpoint["hyper_parameters"]["layer"]
+    if found != layer:
+        raise ValueError(f"the network {name} has layers of kind {found!r}, and this one {layer!r}: take one kind")
 
 
 def require_same_problem(problem: LassoProblem, dictionary: Tensor, lam: float, name: str) -> None:

@@ -1,8 +1,12 @@
-"""Batched FISTA against loops of celer and scikit-learn over the same 10,000 Lasso problems, with everyone's accuracy.
+"""Batched FISTA against loops of celer and scikit-learn, and LISTA against FISTA, with everyone's accuracy.
 
+The first over the same 10,000 Lasso problems:
 64 x 256 unit Gaussian atoms, ||D^T x||_inf = 1, lam = .1. FISTA stops at a relative duality gap, gap / F(z), of 1e-6
 in every problem; scikit-learn at the same, by a tolerance that is relative to ||x||^2. The tolerance of celer is for a
 dual point of its own, better than the residual, so that its accuracy is told by the excess (F(z) - F*) / F*.
+
+The second on the problem of configs/lista.yaml, a tenth of its training: inference with 7 layers against as many
+iterations of FISTA as reach the same mean F.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ from typing import Any
 import celer
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
-from lightning_landscape.sparse_coding import LassoProblem, fista, reference_optimum
+from lightning_landscape.datamodules import SparseCodingDataModule
+from lightning_landscape.models import UnrolledSparseCoder
+from lightning_landscape.sparse_coding import LassoProblem, cost_curve, fista, fista_iterates, reference_optimum
 from lightning_landscape.sparse_coding.dictionaries import gaussian_dictionary
 from lightning_landscape.sparse_coding.signals import unit_correlation
 
@@ -79,3 +86,30 @@ def test_lasso(benchmark: BenchmarkFixture, case: tuple[LassoProblem, Tensor], o
     benchmark.extra_info["relative gap, median"] = gaps.median().item()
     excess = problem.objective(x, codes)[:CHECKED] / optima - 1
     benchmark.extra_info[f"excess, worst of {len(optima)}"] = excess.max().item()
+
+
+@pytest.fixture(scope="module")
+def lista(tmp_path_factory: pytest.TempPathFactory) -> tuple[UnrolledSparseCoder, Tensor, Tensor]:
+    """A trained network, signals, and their F*."""
+    pl.seed_everything(0, verbose=False)
+    data = SparseCodingDataModule("gaussian", normalization="squared_norm", val_size=PROBLEMS)
+    network = UnrolledSparseCoder("lista", depth=7, learning_rate=3e-3)
+    pl.Trainer(
+        max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        num_sanity_val_steps=0, limit_val_batches=1, default_root_dir=tmp_path_factory.mktemp("lista"),
+    ).fit(network, data)  # fmt: skip
+    batches = [*data.val_dataloader()]
+    return network.eval(), *(torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "optimum"))
+
+
+@pytest.mark.parametrize("name", ["lista", "fista"])
+@torch.no_grad()
+def test_inference(benchmark: BenchmarkFixture, lista: tuple[UnrolledSparseCoder, Tensor, Tensor], name: str) -> None:
+    network, x, optima = lista
+    problem, precise = network.problem, network.problem.to(torch.float64)
+    reached = precise.objective(x.double(), network(x).double()).mean()
+    iterations = int((cost_curve(problem, x, fista_iterates, 100).mean(dim=0) > reached).sum())
+    codes = benchmark(network if name == "lista" else lambda x: fista(problem, x, iterations), x)
+    benchmark.extra_info["layers or iterations"] = len(network.layers) if name == "lista" else iterations
+    benchmark.extra_info["signals"] = len(x)
+    benchmark.extra_info["mean F - F*"] = (precise.objective(x.double(), codes.double()) - optima).mean().item()

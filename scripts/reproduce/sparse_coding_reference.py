@@ -11,6 +11,7 @@ import torch
 
 from lightning_landscape.atomic import replacing
 from lightning_landscape.datamodules import SparseCodingDataModule
+from lightning_landscape.metrics.iterations_equivalent import ROUNDING
 from lightning_landscape.sparse_coding import (
     SparseCodingBatch,
     cost_curve,
@@ -46,12 +47,14 @@ class Reference:
     def iterations(self, solver: str, objective: float) -> int | None:
         """The smallest number of iterations with a mean F of at most ``objective``; ``None`` if too few were run.
 
+        Up to rounding, as :class:`~lightning_landscape.metrics.IterationsEquivalent` has it.
+
         Example:
             >>> Reference(0, 0.0, 0.0, ista=[4.0, 2.0, 1.0], fista=[4.0, 1.0, 0.5]).iterations("ista", 1.5)
             2
         """
         curve: list[float] = getattr(self, solver)
-        return next((count for count, value in enumerate(curve) if value <= objective), None)
+        return next((count for count, value in enumerate(curve) if value <= (1 + ROUNDING) * objective), None)
 
 
 @cache

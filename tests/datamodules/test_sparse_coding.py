@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -126,6 +127,22 @@ def test_a_trainer_tells_the_epoch_in_a_resumed_run_too(tmp_path: Path) -> None:
     assert torch.equal(whole, torch.cat([half, rest]))
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [{"monitor": "val/loss"}, {"every_n_train_steps": 2}, {"every_n_train_steps": 3}, {"every_n_train_steps": 4}],
+    ids=["validation", "amid the first epoch", "at its last step", "amid the second"],
+)
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_resumed_run_goes_on_with_the_next_batch(tmp_path: Path, kept: dict[str, object], workers: int) -> None:
+    whole, _ = record(tmp_path, epochs=3)
+    keep = ModelCheckpoint(tmp_path, filename="kept", save_top_k=-1, enable_version_counter=False, **kept)
+    record(tmp_path, epochs=2, callbacks=[keep])
+    for path in tmp_path.glob("kept*.ckpt"):
+        steps = torch.load(path, weights_only=True)["global_step"]
+        rest, _ = record(tmp_path, epochs=3, ckpt_path=str(path), num_workers=workers)
+        assert torch.equal(rest, whole[2 * steps :])
+
+
 class Coder(pl.LightningModule):
     """A linear code, and what it was trained on."""
 
@@ -141,20 +158,26 @@ class Coder(pl.LightningModule):
         self.seen.append(batch.x)
         return self(batch.x).square().mean()
 
+    def validation_step(self, batch: SparseCodingBatch, batch_idx: int) -> None:
+        self.log("val/loss", self(batch.x).square().mean(), batch_size=len(batch.x))
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
 def quiet_trainer(folder: Path, **arguments: object) -> pl.Trainer:
     return pl.Trainer(
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        accelerator="cpu", default_root_dir=folder, **arguments,
+        logger=False, enable_checkpointing="callbacks" in arguments, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", default_root_dir=folder, **arguments,
     )  # fmt: skip
 
 
-def record(folder: Path, epochs: int, ckpt_path: str | None = None) -> tuple[Tensor, pl.Trainer]:
-    module, trainer = Coder(), quiet_trainer(folder, max_epochs=epochs)
-    data = SparseCodingDataModule("gaussian", batch_size=2, steps_per_epoch=3, val_size=2, test_size=2)
+def record(
+    folder: Path, epochs: int, ckpt_path: str | None = None, num_workers: int = 0, **arguments: object
+) -> tuple[Tensor, pl.Trainer]:
+    module, trainer = Coder(), quiet_trainer(folder, max_epochs=epochs, **arguments)
+    sizes = {"batch_size": 2, "steps_per_epoch": 3, "val_size": 2, "test_size": 2}
+    data = SparseCodingDataModule("gaussian", num_workers=num_workers, **sizes)
     trainer.fit(module, data, ckpt_path=ckpt_path)
     return torch.cat(module.seen), trainer
 

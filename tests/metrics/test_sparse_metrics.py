@@ -97,6 +97,13 @@ def test_iterations_of_ista_are_worth_themselves() -> None:
         assert metric.compute() == k
 
 
+@pytest.mark.parametrize(("shortfall", "iterations"), [(0.0, 2), (5e-7, 2), (1e-5, 3)])
+def test_rounding_is_not_worth_an_iteration(shortfall: float, iterations: int) -> None:
+    metric = IterationsEquivalent(3)
+    metric.update(torch.tensor([2.0 - 2.0 * shortfall]), CURVES[:1])
+    assert metric.compute() == iterations
+
+
 def test_nmse_of_known_errors() -> None:
     code = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     for z, expected in ((0 * code, 0.0), (0.9 * code, -20.0), (2 * code, 0.0), (code, -math.inf), (11 * code, 20.0)):

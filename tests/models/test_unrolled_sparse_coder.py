@@ -234,7 +234,7 @@ def test_a_fit_warm_starts_from_a_checkpoint_and_reloads_without_it(tmp_path: Pa
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"layer": "lista_cp"}, "has 2 layers, which are not the first ones of this network"),
+        ({"layer": "lista_cp"}, "has layers of kind 'lista_cp', and this one 'lista'"),
         ({"depth": 4}, "has 4 layers, which are not the first ones"),
         ({"lam": 0.2}, "with lam=0.2 and a dictionary .* is not that of the network, with lam=0.1"),
         ({"dictionary": 2 * dictionary_of()}, "is not that of the network"),
@@ -250,12 +250,28 @@ def test_a_warm_start_refuses_what_is_no_prefix(other: dict[str, Any], message: 
         coder().load_shallower(tmp_path / "other.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("kind", "other"), [("facnet", "facnet_free"), ("facnet_free", "facnet"), ("lista_cp", "lista_cpss")]
+)
+def test_kinds_whose_tensors_look_alike_are_not_mixed_up(kind: Any, other: Any, tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path)
+    trainer.strategy.connect(coder(kind))
+    trainer.save_checkpoint(tmp_path / "kind.ckpt")
+    message = f"has layers of kind '{kind}', and this one '{other}': take one kind"
+    with pytest.raises(ValueError, match=message):
+        coder(other, warm_start=tmp_path / "kind.ckpt")
+    with pytest.raises(ValueError, match=message):
+        trainer_in(tmp_path, max_epochs=1).fit(coder(other), Data(), ckpt_path=tmp_path / "kind.ckpt")
+
+
 def test_a_warm_start_refuses_what_is_no_state(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, tmp_path / "file.pt")
     with pytest.raises(ValueError, match="is no checkpoint of UnrolledSparseCoder"):
         coder().load_shallower(tmp_path / "file.pt")
     with pytest.raises(ValueError, match="holds no dictionary"):
         coder().load_shallower({"layers.0.W_g": torch.eye(M)})
+    with pytest.raises(ValueError, match=r"has 2 layers, which are not the first ones .*W_m'\] differ"):
+        coder("l_fista").load_shallower(coder(depth=2).state_dict())
     with pytest.raises(ValueError, match="has 0 layers"):
         coder().load_shallower({"dictionary": dictionary_of()})
     state = coder().state_dict()

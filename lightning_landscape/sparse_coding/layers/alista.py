@@ -59,7 +59,7 @@ def analytic_weights(dictionary: Tensor) -> tuple[Tensor, Tensor]:
 
     Among all W with ``w_i^T d_i = 1`` these have the least ``||W^T D||_F^2 = sum_i w_i^T D D^T w_i``: each w_i
     minimises its own quadratic form on a plane. A pseudo-inverse takes the place of the inverse where D has not full
-    row rank, as for images with pixels that are always 0.
+    row rank, up to rounding of its own floating type, as for images with pixels that are always 0.
 
     Args:
         dictionary: D (n, m).
@@ -73,8 +73,9 @@ def analytic_weights(dictionary: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[0.5000, 0.0000, 0.0000],
                 [0.0000, 1.0000, 1.0000]]), tensor([1.0000, 0.5000, 0.5000]))
     """
+    rounding = max(dictionary.shape) * torch.finfo(dictionary.dtype).eps
     dictionary = dictionary.double()
     # (D D^T)^+ D is the transposed pseudo-inverse of D.
-    dual = torch.linalg.pinv(dictionary).T
+    dual = torch.linalg.pinv(dictionary, rtol=rounding).T
     scales = (dual * dictionary).sum(dim=0)
     return dual / scales, scales

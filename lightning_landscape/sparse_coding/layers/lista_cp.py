@@ -63,7 +63,8 @@ class LISTACPSSLayer(LISTACPLayer):
         for name, share in (("growth", growth), ("limit", limit)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {share!r}")
-        self.trusted = int(min(growth * (index + 1), limit) * problem.dictionary.shape[1])
+        share = min(growth * (index + 1), limit)
+        self.trusted = int(round(share * problem.dictionary.shape[1], 6))  # .29 of 100 are 28.999999999999996
 
     def shrink(self, moved: Tensor, threshold: Tensor) -> Tensor:
         """``h_threshold``, but for what is trusted."""

@@ -196,6 +196,16 @@ def test_analytic_weights_do_without_a_pixel_that_is_always_zero() -> None:
     assert weights[N:].abs().max() < 1e-12
 
 
+def test_analytic_weights_take_rounding_of_float32_for_nothing() -> None:
+    """Learned atoms are never quite 0 where all images are."""
+    dictionary = problem_of(torch.float32).dictionary
+    weights, scales = analytic_weights(torch.cat([dictionary, 1e-12 * torch.rand(2, M)]))
+    expected, expected_scales = analytic_weights(dictionary)
+    torch.testing.assert_close(weights[:N], expected)
+    torch.testing.assert_close(scales, expected_scales)
+    assert weights[N:].abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_alista_starts_as_ista_on_the_whitened_dictionary(dtype: torch.dtype) -> None:
     problem = problem_of(dtype)
@@ -233,6 +243,7 @@ def test_support_selection_keeps_the_largest_coefficients_unshrunk() -> None:
     plain = LISTACPLayer(problem, 3)
     layer = LISTACPSSLayer(problem, 3, growth=0.05, limit=0.13)
     assert layer.trusted == 3  # min(4 * .05, .13) of 24
+    assert LISTACPSSLayer(LassoProblem(torch.ones(1, 100), LAM), growth=0.29, limit=0.29).trusted == 29
     rows = torch.tensor([[5.0, -4.0, 0.5, 3.0, 2.0], [0.1, 0.2, 0.0, 0.3, -0.4]], dtype=torch.float64)
     layer.trusted = 2
     expected = torch.tensor([[5.0, -4.0, 0.0, 2.0, 1.0], [0.0] * 5], dtype=torch.float64)
