@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning import Trainer
 from torch.utils.data import Dataset, DistributedSampler
 
 from lightning_landscape.sparse_coding.batch import SparseCodingBatch
@@ -75,6 +76,17 @@ class FreshSampler(DistributedSampler[int]):
     def __init__(self, dataset: Dataset[Any], ranks: int, rank: int, done: Callable[[], int] | None = None) -> None:
         super().__init__(dataset, num_replicas=ranks, rank=rank, shuffle=False)
         self.done = done
+
+    @classmethod
+    def of_trainer(cls, dataset: Dataset[Any], trainer: Trainer | None) -> FreshSampler:
+        """The batches that ``trainer`` has yet to train on, wherever in an epoch it stands; ``None``: all, one device.
+
+        What was done is counted by the trainer and kept in its checkpoints.
+        """
+        if trainer is None:
+            return cls(dataset, ranks=1, rank=0)
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total  # declared wider than it is
+        return cls(dataset, trainer.world_size, trainer.global_rank, done=lambda: progress.processed)
 
     def __iter__(self) -> Iterator[int]:
         done = self.epoch * self.num_samples if self.done is None else self.done()

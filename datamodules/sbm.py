@@ -81,7 +81,7 @@ class SBMDataModule(LightningDataModule):
             raise ValueError(f"seed must be less than 2**32, got {seed!r}")
         if mixture not in ("assortative", "disassortative", "both"):
             raise ValueError(f"mixture must be 'assortative', 'disassortative' or 'both', got {mixture!r}")
-        if len(snr) != 2 or not 0 <= snr[0] <= snr[1] < math.inf:
+        if not isinstance(snr, tuple | list) or len(snr) != 2 or not 0 <= snr[0] <= snr[1] < math.inf:
             raise ValueError(f"snr must be a range (least, greatest) of at least 0, got {snr!r}")
         snr = (float(snr[0]), float(snr[1]))
         self.save_hyperparameters()
@@ -107,12 +107,7 @@ class SBMDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of graphs drawn anew at every step."""
         dataset = FreshGraphs(self.law, self.batch_size, self.steps_per_epoch, self.seed)
-        if self.trainer is None:
-            return self._loader(dataset, FreshSampler(dataset, ranks=1, rank=0))
-        sampler = FreshSampler(dataset, self.trainer.world_size, self.trainer.global_rank)
-        # Lightning makes the first iterator of a resumed run before it tells the sampler the epoch.
-        sampler.set_epoch(self.trainer.current_epoch)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, FreshSampler.of_trainer(dataset, self.trainer))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the fixed validation graphs."""

@@ -219,13 +219,7 @@ class SparseCodingDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[SparseCodingBatch]:
         """Batches of signals drawn anew at every step, without optima."""
         dataset = FreshBatches(self._draw("train"), self.batch_size, self.steps_per_epoch, self.seed)
-        trainer = self.trainer
-        if trainer is None:
-            return self._loader(dataset, FreshSampler(dataset, ranks=1, rank=0))
-        # Kept in checkpoints, wherever in an epoch they are written. Lightning declares a wider type than it has.
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
-        sampler = FreshSampler(dataset, trainer.world_size, trainer.global_rank, done=lambda: progress.processed)
-        return self._loader(dataset, sampler)
+        return self._loader(dataset, FreshSampler.of_trainer(dataset, self.trainer))
 
     def val_dataloader(self) -> DataLoader[SparseCodingBatch]:
         """Batches of the fixed validation signals, with their optima."""

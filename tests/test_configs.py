@@ -25,7 +25,8 @@ RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 OURS = "lightning_landscape.callbacks."
 # Large files and networks.
 SLOW = (
-    "cifar10", "resnet20", "mnist", "ptb", "snap_dblp", "lista_12", "lista_adversarial", "lista_mnist_patches",
+    "cifar10", "resnet20", "mnist", "ptb", "snap_dblp", "lista_12", "lista_adversarial", "lista_cpss",
+    "lista_mnist_patches",
 )  # fmt: skip
 EPOCHS = 2
 

@@ -89,12 +89,15 @@ class AffiliationGraphFit:
         self.seed = seed
 
     def fit_predict(self, data: Data, num_communities: int = 2) -> Tensor:
-        """One community for each node, (n,) int64: the ``labels`` of :meth:`fit`, numbered as they occur."""
+        """One community for each node, (n,) int64: the ``labels`` of :meth:`fit`, numbered as they occur.
+
+        On the device of the graph; the work is done on the CPU.
+        """
         labels = self.fit(data, num_communities).labels
         names, first = np.unique(labels.numpy(), return_index=True)
         order = np.empty(num_communities, np.int64)
         order[names[first.argsort()]] = np.arange(len(names))
-        return torch.from_numpy(order[labels.numpy()])
+        return torch.from_numpy(order[labels.numpy()]).to(data.edge_index.device)
 
     def fit(self, data: Data, num_communities: int = 2) -> Affiliation:
         """The likeliest model found.

@@ -208,7 +208,7 @@ def _apply(
 
 
 def _offsets(edge_index: Tensor, num_nodes: int) -> Tensor:
-    source = edge_index[0]
+    source = edge_index[0].contiguous()  # the kernel takes it to be
     # Where there is no such node the kernel would write outside its memory. The check does not wait for a GPU.
     torch._assert_async((source[-1:] < num_nodes).all(), "edge_index holds nodes that num_nodes leaves out")
     return torch._convert_indices_from_coo_to_csr(source, num_nodes)

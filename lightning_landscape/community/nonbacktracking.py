@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.sparse import bmat, csr_matrix, diags, identity
-from scipy.sparse.linalg import eigs
+from scipy.sparse.linalg import ArpackNoConvergence, eigs
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -12,6 +12,8 @@ from lightning_landscape.community.adjacency import adjacency_matrix, degrees
 from lightning_landscape.community.clustering import cluster_rows
 
 _DENSE_SIZE = 200
+# Ten times what random graphs below the threshold need; where eigenvalues lie too close it would be hours.
+_MOST_RESTARTS = 1000
 
 
 class NonBacktrackingSpectral:
@@ -51,13 +53,20 @@ class NonBacktrackingSpectral:
             values, vectors = np.linalg.eig(matrix.toarray())
         else:
             start = np.random.default_rng(self.seed).standard_normal(size)
-            values, vectors = eigs(
-                matrix,
-                k=count,
-                which="SR" if self.disassortative else "LR",
-                v0=start,
-                ncv=max(4 * count, 40),
-            )
+            try:
+                values, vectors = eigs(
+                    matrix,
+                    k=count,
+                    which="SR" if self.disassortative else "LR",
+                    v0=start,
+                    ncv=max(4 * count, 40),
+                    maxiter=_MOST_RESTARTS,
+                )
+            except ArpackNoConvergence as error:
+                raise RuntimeError(
+                    f"the {count} outermost eigenvalues of the non-backtracking matrix lie too close to others, as in "
+                    "a path or a ring of many nodes: BetheHessian asks for less"
+                ) from error
         order = np.lexsort((-values.imag, values.real if self.disassortative else -values.real))[:count]
         sums = vectors[size // 2 :, order]
         parts = np.where(values[order].imag < 0, sums.imag, sums.real)
@@ -77,6 +86,7 @@ class NonBacktrackingSpectral:
 
         Raises:
             ValueError: if k is not from 2 to n, or the graph is directed, not simple or without edges.
+            RuntimeError: if the eigenvalues cannot be told from others, as in a long path or ring.
         """
         points = self.embedding(adjacency_matrix(data, num_communities), num_communities)
         return cluster_rows(points, num_communities, self.seed).to(data.edge_index.device)

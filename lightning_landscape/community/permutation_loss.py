@@ -74,8 +74,17 @@ def least_assignment(cost: Tensor) -> Tensor:
         return cost[:, torch.arange(k, device=cost.device), _permutations(k, cost.device)].sum(-1).amin(-1)
     columns = np.empty((len(cost), k, 1), dtype=np.int64)
     for column, table in zip(columns, cost.detach().double().cpu().numpy(), strict=True):
-        column[:, 0] = linear_sum_assignment(table)[1]
+        column[:, 0] = _best_columns(table)
     return cost.gather(2, torch.from_numpy(columns).to(cost.device)).sum((1, 2))
+
+
+def _best_columns(table: np.ndarray) -> np.ndarray:
+    try:
+        columns: np.ndarray = linear_sum_assignment(table)[1]
+    except ValueError:  # NaN, or an infinite cost in every permutation: one through a NaN, where there is one
+        row, column = divmod(int(np.isnan(table).argmax()), len(table))
+        columns = (np.arange(len(table)) + column - row) % len(table)
+    return columns
 
 
 def checked_batch(target: Tensor, batch: Tensor | None, num_graphs: int | None) -> tuple[Tensor, int]:
@@ -105,5 +114,6 @@ def require_labels(labels: Tensor, num_classes: int, name: str = "target") -> No
 
 
 @functools.cache
+@torch.inference_mode(False)  # or who validates first could not train
 def _permutations(k: int, device: torch.device) -> Tensor:
     return torch.tensor(list(itertools.permutations(range(k))), device=device)

@@ -58,9 +58,9 @@ class IterationsEquivalent(Metric):
                 f"objectives must have shape (batch,) and curves (batch, {self.num_iterations + 1}), got "
                 f"{tuple(objectives.shape)} and {tuple(curves.shape)}"
             )
-        self.total += objectives.double().sum()
-        self.curve += curves.double().sum(dim=0)
-        self.count += len(objectives)
+        self.total = self.total + objectives.double().sum()
+        self.curve = self.curve + curves.double().sum(dim=0)
+        self.count = self.count + len(objectives)
 
     def compute(self) -> Tensor:
         """The number of iterations, or infinity; NaN if the mean objective is NaN."""

@@ -44,8 +44,8 @@ class NMSE(Metric):
     def update(self, z: Tensor, code: Tensor) -> None:
         """Add examples: codes found and the codes that signals were made from, both (batch, m)."""
         require_codes(z, code)
-        self.error += (z.double() - code.double()).square().sum()
-        self.energy += code.double().square().sum()
+        self.error = self.error + (z.double() - code.double()).square().sum()
+        self.energy = self.energy + code.double().square().sum()
 
     def compute(self) -> Tensor:
         """The ratio in dB, float64."""

@@ -75,7 +75,8 @@ class Overlap(Metric):
         table = community_sums(nn.functional.one_hot(labels.long(), k).double(), target, batch, num_graphs)
         table = table[table.sum((1, 2)) > 0]
         accuracy = -least_assignment(-table) / table.sum((1, 2))
-        self.total += ((accuracy - 1 / k) / (1 - 1 / k)).sum()
+        # Not in place: the state may come from inference mode, in which Lightning validates but does not train.
+        self.total = self.total + ((accuracy - 1 / k) / (1 - 1 / k)).sum()
         self.sizes.append(table.sum(2))
 
     def compute(self) -> Tensor:

@@ -44,8 +44,8 @@ class Suboptimality(Metric):
     def update(self, objectives: Tensor, optima: Tensor) -> None:
         """Add examples: F(z) (batch,) and F* (batch,)."""
         require_vectors(objectives=objectives, optima=optima)
-        self.total += (objectives.double() - optima.double()).sum()
-        self.count += len(objectives)
+        self.total = self.total + (objectives.double() - optima.double()).sum()
+        self.count = self.count + len(objectives)
 
     def compute(self) -> Tensor:
         """The mean over all examples, float64."""

@@ -49,8 +49,8 @@ class SupportRecall(Metric):
         """Add examples: codes found and the codes that signals were made from, both (batch, m)."""
         require_codes(z, code)
         support = code != 0
-        self.found += (support & (z.abs() > self.threshold)).sum()
-        self.present += support.sum()
+        self.found = self.found + (support & (z.abs() > self.threshold)).sum()
+        self.present = self.present + support.sum()
 
     def compute(self) -> Tensor:
         """The share in [0, 1]."""

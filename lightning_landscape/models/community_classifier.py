@@ -71,11 +71,11 @@ class CommunityClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what guessing scores on the same graphs."""
-        self.log("val/chance", self.val_overlap.chance())
+        self.log("val/chance", self.val_overlap.chance(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log what guessing scores on the same graphs."""
-        self.log("test/chance", self.test_overlap.chance())
+        self.log("test/chance", self.test_overlap.chance(), sync_dist=True)
 
     def configure_optimizers(self) -> Optimizer | OptimizerLRSchedulerConfig:
         """Adamax or Adam over all parameters, with a rate that falls at the end."""

@@ -131,7 +131,7 @@ class InstanceNorm(nn.Module):
 
 
 def _clipped_square(indices: Tensor, size: int) -> Tensor:
-    ones = torch.ones(indices.shape[1], device=indices.device)
+    ones = torch.ones(indices.shape[1], dtype=torch.float32, device=indices.device)  # no half precision on a CPU
     matrix = torch.sparse_coo_tensor(indices, ones, (size, size), is_coalesced=True, check_invariants=False)
     square: Tensor = torch.sparse.mm(matrix, matrix)
     return square.coalesce().indices()

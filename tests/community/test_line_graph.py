@@ -126,6 +126,15 @@ def test_vmap_over_graphs_says_what_to_do() -> None:
         )
 
 
+@every_operator
+def test_edges_may_be_a_strided_view(operator: Callable[..., Tensor]) -> None:
+    edge_index, rev_edge, num_nodes = of(GRAPHS["dense"])
+    pairs = edge_index.T.contiguous()  # as one writes a list of pairs down
+    z = features(operator, GRAPHS["dense"], 2)
+    assert torch.equal(operator(z, pairs.T, rev_edge, num_nodes), operator(z, edge_index, rev_edge, num_nodes))
+    assert torch.equal(nonbacktracking_degree(pairs.T, num_nodes), nonbacktracking_degree(edge_index, num_nodes))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_precisions_stay(dtype: torch.dtype) -> None:
     graph = GRAPHS["dense"]

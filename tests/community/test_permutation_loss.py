@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from lightning_landscape.community.permutation_loss import (
+    _permutations,
     community_sums,
     least_assignment,
     permutation_cross_entropy,
@@ -89,6 +90,27 @@ def test_both_ways_to_solve_agree_in_value_and_gradient(monkeypatch: pytest.Monk
     assert torch.equal(*slopes)
     assert (slopes[0].sum(1) == 1).all()
     assert (slopes[0].sum(2) == 1).all()
+
+
+@pytest.mark.parametrize("k", [4, 6])
+def test_what_is_not_finite_stays_so(k: int) -> None:
+    for row, column in itertools.product(range(k), repeat=2):
+        cost = torch.rand(2, k, k)
+        cost[0, row, column] = math.nan
+        assert least_assignment(cost).isnan().tolist() == [True, False]
+    impossible = torch.rand(1, k, k)
+    impossible[0, 1] = math.inf
+    assert least_assignment(impossible).item() == math.inf
+
+
+def test_trains_after_an_evaluation_in_inference_mode() -> None:
+    _permutations.cache_clear()
+    logits, target = torch.randn(6, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1, 2])
+    with torch.inference_mode():
+        expected = permutation_cross_entropy(logits.log_softmax(1), target).item()
+    loss = permutation_cross_entropy(logits.log_softmax(1), target)
+    loss.backward()
+    assert loss.item() == expected
 
 
 def test_no_graph_at_all() -> None:

@@ -193,6 +193,15 @@ def test_sparse_and_dense_nonbacktracking_spectra_agree(monkeypatch: pytest.Monk
     np.testing.assert_allclose(abs(np.diag(exact.T @ found)), 1, rtol=1e-8)
 
 
+def test_eigenvalues_that_lie_too_close_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_landscape.community.nonbacktracking._MOST_RESTARTS", 20)
+    ring = community_graph(torch.stack([torch.arange(600), (torch.arange(600) + 1) % 600]), 600)
+    with pytest.raises(RuntimeError, match="2 outermost eigenvalues of the non-backtracking matrix lie too close"):
+        NonBacktrackingSpectral().fit_predict(ring, 2)
+    halves = BetheHessian().fit_predict(ring, 2)
+    assert abs(halves.bincount() - 300).max() <= 10
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_results_repeat_and_leave_global_random_states_alone(method: type) -> None:
     graph = planted(450, 5 / 450, 1 / 450, 2, seed=4)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor, nn
 from torch_geometric.data import Batch
@@ -153,7 +155,7 @@ class Degrees(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fitted(folder: Path, epochs: int, resume: Path | None = None) -> Degrees:
+def fitted(folder: Path, epochs: int, resume: Path | None = None, callbacks: Sequence[pl.Callback] = ()) -> Degrees:
     torch.manual_seed(0)
     model = Degrees()
     with warnings.catch_warnings():
@@ -162,7 +164,8 @@ def fitted(folder: Path, epochs: int, resume: Path | None = None) -> Degrees:
             max_epochs=epochs,
             accelerator="cpu",
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=bool(callbacks),
+            callbacks=[*callbacks],
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
@@ -178,6 +181,15 @@ def test_a_resumed_run_sees_the_same_graphs(tmp_path: Path) -> None:
     resumed = fitted(tmp_path, 2, tmp_path / "after-1.ckpt")
     assert len(set(whole.seen)) == 6
     assert first.seen + resumed.seen == whole.seen
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_run_resumed_amid_an_epoch_goes_on_with_the_next_graphs(tmp_path: Path, step: int) -> None:
+    kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=step, save_top_k=-1, auto_insert_metric_name=False)
+    whole = fitted(tmp_path, 2, callbacks=[kept])
+    resumed = fitted(tmp_path, 2, tmp_path / f"{step}.ckpt")
+    assert resumed.seen == whole.seen[step:]
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
 
 
@@ -201,6 +213,7 @@ def test_a_recipe_can_hold_it() -> None:
         ({"mixture": "mixed"}, "mixture must be 'assortative', 'disassortative' or 'both', got 'mixed'"),
         ({"snr": (2.0, 1.0)}, r"snr must be a range .* got \(2.0, 1.0\)"),
         ({"snr": (1.0,)}, "snr must be a range"),
+        ({"snr": 2.0}, r"snr must be a range \(least, greatest\) .* got 2.0"),
         ({"snr": (math.nan, 1.0)}, "snr must be a range"),
         ({"snr": (1.0, 3.5)}, "snr must lie from 0 to 3 for 2 assortative communities of average degree 3"),
         ({"num_communities": 5, "mixture": "both"}, "disassortative communities"),

@@ -73,6 +73,15 @@ def test_starts_again_after_a_reset() -> None:
     assert metric.compute().item() == 1
 
 
+def test_goes_on_after_inference_mode() -> None:
+    metric = Overlap(2)
+    with torch.inference_mode():
+        metric.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
+        metric.reset()
+    metric.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    assert metric.compute().item() == 1
+
+
 def test_two_ranks_together_are_the_mean_over_all_graphs() -> None:
     ranks = [Overlap(2), Overlap(2)]
     ranks[0].update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))

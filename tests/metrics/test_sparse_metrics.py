@@ -53,6 +53,16 @@ def test_ranks_that_sum_their_states_give_the_value_of_all(index: int) -> None:
 
 
 @pytest.mark.parametrize("index", range(4))
+def test_counts_on_after_inference_mode(index: int) -> None:
+    metric, data = examples()[index]
+    with torch.inference_mode():  # in which Lightning validates and tests
+        metric.reset()
+        metric.update(*data)
+    metric.update(*data)
+    assert torch.isfinite(metric.compute())
+
+
+@pytest.mark.parametrize("index", range(4))
 def test_survives_pickling_and_resets(index: int) -> None:
     metric, data = examples()[index]
     metric.update(*data)
