@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _trained(options: argparse.Namespace) -> Trained:
     """The wanted networks with their weights: those given, or else those of a training by the recipe."""
     given = dict(getattr(options, "checkpoint", []))
+    folder = options.out / options.part  # two parts may have a network of one name
     return {
-        name: (network, given[name] if name in given else network.train(options.out / name.replace(", ", "-")))
+        name: (network, given[name] if name in given else network.train(folder / name.replace(", ", "-")))
         for name, network in NETWORKS.get(options.part, {}).items()
         if name in given or name in options.networks
     }

@@ -9,6 +9,7 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from math import log, nan
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -19,11 +20,12 @@ import yaml
 from community_methods import REPOSITORY, Row, Trained, mean_and_error, spread, table
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from torch.optim import Adam
 
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
-from lightning_landscape.finders import DynamicStringSampling
+from lightning_landscape.finders import BezierCurve
 from lightning_landscape.models import CommunityGNN
 from lightning_landscape.record import Record
 
@@ -52,9 +54,6 @@ SETTINGS = (
     *(Setting(5, 16 * snr, snr, "disassortative") for snr in (0.95, 1.3)),
 )
 PROBE = 4  # batches of four graphs that define the loss
-OVERHEAD = 4.0  # steps of work for a search, a step of training
-# Beads are trained to this share of the level. Below the threshold log k is only some 1 % above what can be reached.
-ALPHA = 0.999
 _COLORS = {2: "tab:blue", 5: "tab:red"}
 _KEPT = (
     "verdict", "reason", "message", "level", "loss_a", "loss_b", "linear_barrier", "linear_height", "height", "barrier",
@@ -65,16 +64,17 @@ _KEPT = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings at each SNR (3)")
     parser.add_argument("--nodes", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=150, help="of training (150)")
+    parser.add_argument("--steps", type=int, default=300, help="of training (300)")
+    parser.add_argument("--search-steps", type=int, default=2000, help="of a search for a path (2000)")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
 
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[Setting, list[Row]]:
     """A row for each setting and seed; no weights are needed. One seed of all settings before the next."""
     record = Record(options.out / "landscape.jsonl")
-    size = options.nodes, options.steps
+    nodes, steps, most = size = options.nodes, options.steps, options.search_steps
     jobs = {
-        f"{setting} nodes={options.nodes} steps={options.steps} seed={seed}": (setting, *size, seed)
+        f"{setting} nodes={nodes} steps={steps} search_steps={most} seed={seed}": (setting, *size, seed)
         for seed in range(options.seeds)
         for setting in SETTINGS
     }
@@ -101,7 +101,7 @@ def quietly() -> None:
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
 
 
-def search(setting: Setting, nodes: int, steps: int, seed: int) -> Row:
+def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: int) -> Row:
     """Trains the recipe's network and its twin, and joins them by a path at the end of training."""
     recipe: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sbm_landscape.yaml").read_text())
     pl.seed_everything(seed, verbose=False)
@@ -120,8 +120,8 @@ def search(setting: Setting, nodes: int, steps: int, seed: int) -> Row:
     with TemporaryDirectory() as folder:
         # Without slack: a margin of the loss would reach above log k, where the paths through blind guessing are.
         callback = LevelSetConnectivity(
-            pairs="twin", finder=DynamicStringSampling(alpha=ALPHA), margin=0.0, num_batches=PROBE, overhead=OVERHEAD,
-            seed=seed, dirpath=folder, on_error="raise",
+            pairs="twin", finder=curve(search_steps), margin=0.0, num_batches=PROBE, overhead=None, seed=seed,
+            dirpath=folder, on_error="raise",
         )  # fmt: skip
         trainer = pl.Trainer(
             max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False,
@@ -133,6 +133,15 @@ def search(setting: Setting, nodes: int, steps: int, seed: int) -> Row:
     metrics = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "overlap", "chance")}
     row = {key: callback.rows[-1][key] for key in _KEPT}
     return row | metrics | {"cpu_seconds": time.process_time() - started}
+
+
+def curve(max_steps: int) -> BezierCurve:
+    """The search: a curve that finds paths where beads of a string find no way down below the level.
+
+    Its steps are those of the training. The default, a share of the distance of the ends, is too long for layers that
+    are normalised.
+    """
+    return BezierCurve(bends=3, max_steps=max_steps, optimizer=partial(Adam, lr=4e-3))
 
 
 def forgotten(setting: Setting, row: Row, height: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_training_goes_on_where_it_was_interrupted_and_is_not_repeated(
     assert second == [*first, "--ckpt_path", str(best.with_name("last.ckpt"))]
 
 
+def test_networks_of_one_name_are_trained_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network, "train", lambda network, folder: folder)
+    folders = []
+    for part in NETWORKS:
+        options = argparse.Namespace(part=part, out=tmp_path, networks=[*NETWORKS[part]], checkpoint=[])
+        folders += [folder for _, folder in community._trained(options).values()]
+    assert len(set(folders)) == sum(map(len, NETWORKS.values()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part, some in NETWORKS.items() for name in some])
 def test_the_recipe_makes_the_network(
@@ -207,7 +217,7 @@ def test_settings_lie_on_all_sides_of_the_thresholds() -> None:
 
 def test_a_search_of_the_landscape_repeats() -> None:
     setting = community_landscape.SETTINGS[2]
-    first, second = (community_landscape.search(setting, nodes=20, steps=3, seed=0) for _ in range(2))
+    first, second = (community_landscape.search(setting, nodes=20, steps=3, search_steps=10, seed=0) for _ in range(2))
     for row in (first, second):
         del row["cpu_seconds"]
     assert first == second
