@@ -196,9 +196,10 @@ class UnrolledSparseCoder(LightningModule):
         dictionary, lam = getattr(data, "dictionary", None), getattr(data, "lam", None)
         if self._reference is None:
             if dictionary is None or lam is None:
+                lacking = "there is no data module" if data is None else f"{type(data).__name__} has none either"
                 raise MisconfigurationException(
-                    f"{type(self).__name__} has no problem and {type(data).__name__} no dictionary and lam: pass both "
-                    "to the network, or fit it with datamodule=SparseCodingDataModule(...)"
+                    f"{type(self).__name__} has no dictionary and lam, and {lacking}: pass both to the network, or fit "
+                    "it with datamodule=SparseCodingDataModule(...)"
                 )
             self._set_problem(LassoProblem(dictionary, lam))
             if self.trainer.state.fn == TrainerFn.FITTING:

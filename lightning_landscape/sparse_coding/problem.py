@@ -37,6 +37,8 @@ class LassoProblem:
         lam = float(lam)
         if not 0 < lam < math.inf:
             raise ValueError(f"lam must be positive and finite, got {lam!r}")
+        if not isinstance(dictionary, Tensor):
+            raise ValueError(f"dictionary must be a tensor, got {type(dictionary).__name__}: torch.as_tensor makes one")
         if dictionary.ndim != 2 or dictionary.numel() == 0:
             raise ValueError(f"dictionary must be a matrix (n, m), got shape {tuple(dictionary.shape)}")
         if dictionary.dtype not in (torch.float32, torch.float64):

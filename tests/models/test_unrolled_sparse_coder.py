@@ -307,7 +307,7 @@ def test_refuses_a_data_module_of_another_problem_or_of_none(tmp_path: Path) -> 
         ValueError, match=r"the problem of Data, with lam=0.1 .* is not that of the network, with lam=0.2"
     ):
         trainer_in(tmp_path, max_epochs=1).fit(coder(lam=0.2), Data())
-    with pytest.raises(MisconfigurationException, match="PolynomialDataModule no dictionary and lam: pass both"):
+    with pytest.raises(MisconfigurationException, match="PolynomialDataModule has none either: pass both"):
         trainer_in(tmp_path, max_epochs=1).fit(UnrolledSparseCoder(), PolynomialDataModule("cubic"))
 
 

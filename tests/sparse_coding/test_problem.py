@@ -131,6 +131,7 @@ def test_refuses_a_weight_that_is_not_positive(lam: float) -> None:
         (torch.tensor([[1.0, math.inf]]), "dictionary must be finite"),
         (torch.ones(3), r"dictionary must be a matrix \(n, m\), got shape \(3,\)"),
         (torch.ones(0, 3), r"dictionary must be a matrix"),
+        ([[1.0, 0.0]], "dictionary must be a tensor, got list"),
         (torch.ones(2, 2, dtype=torch.int64), "dictionary must be float32 or float64, got torch.int64"),
         (torch.ones(2, 2, dtype=torch.float16), "dictionary must be float32 or float64, got torch.float16"),
     ],
