@@ -68,7 +68,7 @@ def draw(rows: dict[str, Row], file: BinaryIO) -> None:
     overlaps.axvline(chance, color="0.6", ls="--", label="uniform guessing")
     overlaps.set_xlabel("overlap, mean and standard error")
     overlaps.set_xlim(left=0)
-    overlaps.legend(fontsize=8)
+    overlaps.legend(fontsize=8, loc="lower left")
     _curves(curves, rows)
     curves.axhline(chance, color="0.6", ls="--")
     figure.savefig(file, format="png", dpi=110)
