@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="trained weights; a network of --networks without them is trained by its recipe",
             )
         one.add_argument("--out", type=Path, default=Path("reproduced") / "community")
-        one.add_argument("--report", action="store_true", help=f"write into {REPORT.relative_to(REPOSITORY)} too")
+        one.add_argument("--report", action="store_true", help="write into docs/results/community.md too")
     return parser
 
 
