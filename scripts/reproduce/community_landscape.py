@@ -136,11 +136,7 @@ def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: in
 
 
 def curve(max_steps: int) -> BezierCurve:
-    """The search: a curve that finds paths where beads of a string find no way down below the level.
-
-    Its steps are those of the training. The default, a share of the distance of the ends, is too long for layers that
-    are normalised.
-    """
+    """The search. Beads of a string found no way below the level here, and the curve's own steps are too long."""
     return BezierCurve(bends=3, max_steps=max_steps, optimizer=partial(Adam, lr=4e-3))
 
 
