@@ -18,6 +18,7 @@ from pathlib import Path
 import community_disassortative
 import community_landscape
 import community_overlap
+import pages
 from community_methods import BASELINES, NETWORKS, REPOSITORY, Trained
 
 from lightning_landscape.atomic import replacing
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file.write(text.encode())
     pictures = [options.out / f"{options.part}.png"]
     if options.report:
-        _insert(options.part, text)
+        pages.fill(REPORT, {options.part: text})
         pictures.append(REPORT.with_name(f"community_{options.part}.png"))
     for picture in pictures:
         with replacing(picture) as file:
@@ -57,18 +58,6 @@ def _trained(options: argparse.Namespace) -> Trained:
         for name, network in NETWORKS.get(options.part, {}).items()
         if name in given or name in options.networks
     }
-
-
-def _insert(part: str, text: str) -> None:
-    """Puts the tables between the two marks of their part."""
-    begin, end = f"<!-- {part}: measured -->\n", f"<!-- {part}: end -->\n"
-    page = REPORT.read_text()
-    before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"{REPORT} has no lines {begin.strip()} and {end.strip()} to write between")
-    with replacing(REPORT) as file:
-        file.write(f"{before}{begin}{text}{end}{after}".encode())
 
 
 def _parser() -> argparse.ArgumentParser:

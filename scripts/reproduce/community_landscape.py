@@ -9,7 +9,6 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from math import log, nan
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -17,15 +16,15 @@ from typing import Any, BinaryIO
 import pytorch_lightning as pl
 import torch
 import yaml
-from community_methods import REPOSITORY, Row, Trained, mean_and_error, spread, table
+from community_methods import REPOSITORY, Row, Trained, mean_and_error, spread
+from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
+from pages import table
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
-from torch.optim import Adam
 
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
-from lightning_landscape.finders import BezierCurve
 from lightning_landscape.models import CommunityGNN
 from lightning_landscape.record import Record
 
@@ -53,7 +52,6 @@ SETTINGS = (
     *(Setting(2, 3.0, snr, "assortative") for snr in (0.5, 1.0, 2.0)),
     *(Setting(5, 16 * snr, snr, "disassortative") for snr in (0.95, 1.3)),
 )
-PROBE = 4  # batches of four graphs that define the loss
 _COLORS = {2: "tab:blue", 5: "tab:red"}
 _KEPT = (
     "verdict", "reason", "message", "level", "loss_a", "loss_b", "linear_barrier", "linear_height", "height", "barrier",
@@ -118,11 +116,7 @@ def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: in
     }
     data = SBMDataModule(**recipe["data"]["init_args"] | law)
     with TemporaryDirectory() as folder:
-        # Without slack: a margin of the loss would reach above log k, where the paths through blind guessing are.
-        callback = LevelSetConnectivity(
-            pairs="twin", finder=curve(search_steps), margin=0.0, num_batches=PROBE, overhead=None, seed=seed,
-            dirpath=folder, on_error="raise",
-        )  # fmt: skip
+        callback = connectivity(recipe, search_steps, {"seed": seed, "dirpath": folder, "on_error": "raise"})
         trainer = pl.Trainer(
             max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False,
             gradient_clip_val=recipe["trainer"]["gradient_clip_val"], enable_progress_bar=False,
@@ -135,9 +129,16 @@ def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: in
     return row | metrics | {"cpu_seconds": time.process_time() - started}
 
 
-def curve(max_steps: int) -> BezierCurve:
-    """The search. Beads of a string found no way below the level here, and the curve's own steps are too long."""
-    return BezierCurve(bends=3, max_steps=max_steps, optimizer=partial(Adam, lr=4e-3))
+def connectivity(recipe: dict[str, Any], search_steps: int, changes: dict[str, Any]) -> LevelSetConnectivity:
+    """The recipe's callback, with a limit of its finder's steps and other arguments."""
+    entries = recipe["trainer"]["callbacks"]
+    entry = next(one for one in entries if one["class_path"].endswith(f".{LevelSetConnectivity.__name__}"))
+    entry["init_args"] |= changes
+    entry["init_args"]["finder"]["init_args"]["max_steps"] = search_steps
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callback", type=LevelSetConnectivity)
+    callback: LevelSetConnectivity = parser.instantiate_classes(parser.parse_object({"callback": entry})).callback
+    return callback
 
 
 def forgotten(setting: Setting, row: Row, height: str) -> float:

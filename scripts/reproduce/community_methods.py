@@ -197,9 +197,3 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 def spread(values: Sequence[float], digits: int = 3) -> str:
     mean, error = mean_and_error(values)
     return f"{mean:.{digits}f} -+ {error:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

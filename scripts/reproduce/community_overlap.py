@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import BinaryIO
 
-from community_methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, measured, spread, table
+from community_methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, measured, spread
 from matplotlib.figure import Figure
+from pages import table
 
 from lightning_landscape.record import Record
 

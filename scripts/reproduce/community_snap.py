@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import pages
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -119,20 +120,18 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.3f} -+ {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
 
-def table(dataset: str, rows: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Markdown lines: a method a row."""
+def table(dataset: str, rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: a method a row."""
     column = ("amazon", "dblp").index(dataset)
-    lines = [
-        "| method | overlap | accuracy | CPU seconds | published, lecture | published, later version |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    header = ["method", "overlap", "accuracy", "CPU seconds", "published, lecture", "published, later version"]
+    lines = []
     for name, results in rows.items():
         figures = [spread([result[key] for result in results]) for key in ("overlap", "accuracy")]
         seconds = mean(result["cpu_seconds"] for result in results)
         published = [_published(entry, column) for entry in PUBLISHED[name]]
-        lines.append(f"| {name} | {' | '.join(figures)} | {seconds:.0f} | {' | '.join(published)} |")
+        lines.append([name, *figures, f"{seconds:.0f}", *published])
     chance = mean(result["chance"] for result in next(iter(rows.values())))
-    return [*lines, "", f"Uniform guessing has an overlap of {chance:.3f} on the same graphs."]
+    return f"{pages.table(header, lines)}\nUniform guessing has an overlap of {chance:.3f} on the same graphs.\n"
 
 
 def counted(counts: list[dict[str, int]]) -> list[str]:
@@ -166,14 +165,11 @@ def main() -> None:
         seeds = range(SPLITS[dataset])
         rows = {name: [measure(dataset, name, seed, options) for seed in seeds] for name in options.methods}
         counts = [result["counts"] for result in rows[options.methods[0]]]
-        sections += [f"### com-{dataset}", "", *table(dataset, rows), "", *counted(counts), ""]
+        sections += [f"### com-{dataset}", "", table(dataset, rows), *counted(counts), ""]
     text = "\n".join(sections)
     print(text)
     if options.report:
-        before, mark, after = REPORT.read_text().partition("<!-- measured -->\n")
-        _, end, rest = after.partition("<!-- end -->")
-        with replacing(REPORT) as file:
-            file.write(f"{before}{mark}{text}{end}{rest}".encode())
+        pages.fill(REPORT, {"measured": text})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from figure import draw
+from pages import table
 from published_points import Point
 from summary import Mean, Row, Summary, summarize
 from task import Settings
@@ -36,9 +37,9 @@ def write_report(task: str, rows: Sequence[Row], out: Path, command: str) -> lis
     """Writes ``<task>.md``, ``<task>.json`` and ``<task>.png`` into ``out``, of the pairs there are."""
     mine = [row for row in rows if row["task"] == task]
     summaries = summarize(task, mine)
-    table = [{"task": task, **asdict(summary)} for summary in summaries]
+    records = [{"task": task, **asdict(summary)} for summary in summaries]
     with replacing(out / f"{task}.json") as file:
-        file.write(json.dumps(_plain(table), indent=1).encode())
+        file.write(json.dumps(_plain(records), indent=1).encode())
     with replacing(out / f"{task}.png") as file:
         draw(task, summaries, file)
     with replacing(out / f"{task}.md") as file:
@@ -51,7 +52,7 @@ def _markdown(task: str, summaries: Sequence[Summary], rows: Sequence[Row], comm
         f"mode | {TASKS[task].axis} | published length | length | all parameters | all pairs | published beads | beads"
         " | accepted | connected | below the threshold | not accepted because"
     ).split(" | ")
-    lines = [header, ["---"] * len(header)] + [
+    lines = [
         [
             summary.mode,
             f"{summary.threshold:g}",
@@ -68,8 +69,7 @@ def _markdown(task: str, summaries: Sequence[Summary], rows: Sequence[Row], comm
         ]
         for summary in summaries
     ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"# {task}\n\n{table}\n\n![{task}]({task}.png)\n\n{_LEGEND}\n{_origin(rows, command)}"
+    return f"# {task}\n\n{table(header, lines)}\n![{task}]({task}.png)\n\n{_LEGEND}\n{_origin(rows, command)}"
 
 
 def _origin(rows: Sequence[Row], command: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import sparse_coding_landscape as landscape
 import torch
+from pages import PageError
 from sparse_coding_reference import ResultError, reference_of
 from sparse_coding_report import PARTS, write_report
 from sparse_coding_training import DATASETS, NETWORKS, REPOSITORY, Training, data_of, recipe, train
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     try:
         options.run(options)
-    except ResultError as error:
+    except (ResultError, PageError) as error:
         sys.exit(f"sparse_coding.py: {error}")
 
 
@@ -59,7 +60,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _landscape(options: argparse.Namespace) -> None:
-    print("\n".join(landscape.table(landscape.checks(options.out, options.seed, options.epochs))))
+    print(landscape.table(landscape.checks(options.out, options.seed, options.epochs)), end="")
 
 
 def _report(options: argparse.Namespace) -> None:

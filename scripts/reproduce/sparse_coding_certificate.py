@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+import pages
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -80,13 +81,13 @@ def first_failures(network: UnrolledSparseCoder, batch: SparseCodingBatch) -> li
     return counts
 
 
-def table(rows: Sequence[Layer]) -> list[str]:
-    """Markdown lines: a layer a row."""
-    header = (
-        "layer | valid as trained | smallest eigenvalue of R / L | S raised by | F - F* after its step | bound"
-        " | bound of ISTA | points with a better bound"
-    )
-    lines = [f"| {header} |", "|" + " --- |" * (header.count("|") + 1)]
+def table(rows: Sequence[Layer]) -> str:
+    """Markdown: a layer a row."""
+    header = [
+        "layer", "valid as trained", "smallest eigenvalue of R / L", "S raised by", "F - F* after its step", "bound",
+        "bound of ISTA", "points with a better bound",
+    ]  # fmt: skip
+    lines = []
     for row in rows:
         cells = [
             f"{row['layer']}",
@@ -98,8 +99,8 @@ def table(rows: Sequence[Layer]) -> list[str]:
             f"{row['ista_bound']:.3g}",
             f"{100 * row['improves']:.0f} %",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return pages.table(header, lines)
 
 
 def figure(rows: Sequence[Layer], shares: dict[str, list[float]]) -> Figure:

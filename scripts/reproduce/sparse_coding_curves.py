@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+import pages
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,13 +36,13 @@ _SAID_FROM = 7  # layers
 _SOLVERS = {"ista": ("ISTA", "-"), "fista": ("FISTA", "--")}
 
 
-def table(rows: Sequence[Row], reference: Reference) -> list[str]:
-    """Markdown lines: a trained network a row, with what ISTA and FISTA reach in as many iterations."""
-    header = (
-        "network | layers | mean F | F - F* | ISTA, as many | FISTA, as many | worth ISTA | worth FISTA"
-        " | parameters | epochs | CPU s"
-    )
-    lines = [f"| {header} |", "|" + " --- |" * (header.count("|") + 1)]
+def table(rows: Sequence[Row], reference: Reference) -> str:
+    """Markdown: a trained network a row, with what ISTA and FISTA reach in as many iterations."""
+    header = [
+        "network", "layers", "mean F", "F - F*", "ISTA, as many", "FISTA, as many", "worth ISTA", "worth FISTA",
+        "parameters", "epochs", "CPU s",
+    ]  # fmt: skip
+    lines = []
     for row in _sorted(rows):
         training = training_of(row)
         depth = training.depth
@@ -58,8 +59,8 @@ def table(rows: Sequence[Row], reference: Reference) -> list[str]:
             f"{training.epochs[-1]}",
             f"{row['cpu_seconds']:.0f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return pages.table(header, lines)
 
 
 def conclusions(rows: Sequence[Row], reference: Reference) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytorch_lightning as pl
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -52,13 +53,13 @@ def kept_checks(out: Path) -> list[Check]:
     return rows
 
 
-def table(rows: Sequence[Check]) -> list[str]:
-    """Markdown lines: a check a row."""
-    header = (
-        "step | E_a | E_b | level | highest on the straight line | path | highest on the path | barrier"
-        " | normalised length | beads | gradient steps"
-    )
-    lines = [f"| {header} |", "|" + " --- |" * (header.count("|") + 1)]
+def table(rows: Sequence[Check]) -> str:
+    """Markdown: a check a row."""
+    header = [
+        "step", "E_a", "E_b", "level", "highest on the straight line", "path", "highest on the path", "barrier",
+        "normalised length", "beads", "gradient steps",
+    ]  # fmt: skip
+    lines = []
     for row in rows:
         cells = [
             f"{row['step']}",
@@ -68,8 +69,8 @@ def table(rows: Sequence[Check]) -> list[str]:
             f"{row['num_beads']}",
             f"{row['gradient_steps']}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return pages.table(header, lines)
 
 
 def figure(rows: Sequence[Check]) -> Figure:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import pages
 import sparse_coding_certificate as certificate
 import sparse_coding_curves as curves
 import sparse_coding_landscape as landscape
@@ -13,7 +14,6 @@ from matplotlib.figure import Figure
 from sparse_coding_reference import ResultError, kept_reference, signals
 from sparse_coding_training import DATASETS, data_of, kept_rows, load, training_of
 
-from lightning_landscape.atomic import replacing
 from lightning_landscape.plots import STYLE, save_figure
 
 PARTS = (*DATASETS, "certificate", "landscape")
@@ -29,9 +29,10 @@ def write_report(parts: Sequence[str], out: Path, results: Path, source: Path, c
     """Fill ``sparse_coding.md`` in ``results`` and draw its figures, from what ``out`` holds.
 
     Raises:
-        ResultError: if something is missing in ``out``, or a mark in the text.
+        ResultError: if something is missing in ``out``.
+        PageError: if a mark is missing in the text.
     """
-    written: dict[str, list[str]] = {}
+    written: dict[str, str] = {}
     for part in parts:
         with style.context(STYLE):
             if part == "certificate":
@@ -42,39 +43,17 @@ def write_report(parts: Sequence[str], out: Path, results: Path, source: Path, c
             else:
                 written[part], drawn = _curves(part, out)
         save_figure(drawn, results / f"sparse_coding_{part.replace('-', '_')}.png")
-    text = results / "sparse_coding.md"
-    filled = fill(text.read_text(), written)
-    with replacing(text) as file:
-        file.write(filled.encode())
+    pages.fill(results / "sparse_coding.md", written)
 
 
-def fill(text: str, parts: Mapping[str, Sequence[str]]) -> str:
-    """The text with the lines of each part between ``<!-- part -->`` and the next ``<!-- end -->``.
-
-    Raises:
-        ResultError: if a mark is missing.
-
-    Example:
-        >>> fill("<!-- a -->\\nold\\n<!-- end -->", {"a": ["new"]})
-        '<!-- a -->\\nnew\\n<!-- end -->'
-    """
-    for name, lines in parts.items():
-        before, mark, after = text.partition(f"<!-- {name} -->\n")
-        _, end, rest = after.partition("<!-- end -->")
-        if not mark or not end:
-            raise ResultError(f"the text has no lines `<!-- {name} -->` and `<!-- end -->` to write between")
-        text = before + mark + "\n".join(lines) + "\n" + end + rest
-    return text
-
-
-def _curves(dataset: str, out: Path) -> tuple[list[str], Figure]:
+def _curves(dataset: str, out: Path) -> tuple[str, Figure]:
     rows, reference = kept_rows(dataset, out), kept_reference(dataset, out)
     closing = f"Mean F* {reference.optimum:.5f}; largest relative duality gap of the optima {reference.gap:.1e}."
     said = [*curves.conclusions(rows, reference), closing]
-    return [*curves.table(rows, reference), "", " ".join(said)], curves.figure(rows, reference, _TITLES[dataset])
+    return f"{curves.table(rows, reference)}\n{' '.join(said)}\n", curves.figure(rows, reference, _TITLES[dataset])
 
 
-def _certificate(out: Path, source: Path, certified: int) -> tuple[list[str], Figure]:
+def _certificate(out: Path, source: Path, certified: int) -> tuple[str, Figure]:
     trainings = [training_of(row) for row in kept_rows("gaussian", out)]
     found = [training for training in trainings if (training.network, training.depth) == ("facnet", certified)]
     if not found:
@@ -83,14 +62,12 @@ def _certificate(out: Path, source: Path, certified: int) -> tuple[list[str], Fi
     layers = certificate.layers_of(network, batch)
     failures = certificate.first_failures(network, batch)
     first = {k: count for k, count in enumerate(failures[:-1]) if count}
-    closing = [
-        "",
-        f"Least of bound - (F - F*) over all {len(batch.x)} test points and all layers: "
-        f"{min(layer['least_slack'] for layer in layers):.2g}.",
-        "",
+    closing = (
+        f"\nLeast of bound - (F - F*) over all {len(batch.x)} test points and all layers: "
+        f"{min(layer['least_slack'] for layer in layers):.2g}.\n\n"
         f"Random-design condition, iterates of this FacNet: met at every iterate by {failures[-1]} of {len(batch.x)} "
-        f"points; first failures at {', '.join(f'k = {k}: {count}' for k, count in first.items()) or 'no k'}.",
-    ]
-    return [*certificate.table(layers), *closing], certificate.figure(
+        f"points; first failures at {', '.join(f'k = {k}: {count}' for k, count in first.items()) or 'no k'}.\n"
+    )
+    return certificate.table(layers) + closing, certificate.figure(
         layers, certificate.designs(network, batch, _ITERATIONS)
     )

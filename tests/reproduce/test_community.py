@@ -25,6 +25,7 @@ import community_disassortative  # isort: skip
 import community_landscape  # isort: skip
 import community_methods  # isort: skip
 import community_overlap  # isort: skip
+from pages import PageError  # isort: skip
 from community_methods import NETWORKS, GraphSet, Network, measured, scores  # isort: skip
 
 SMALL = GraphSet(40, 2, 6.0, 3.0, True, 3)
@@ -263,14 +264,14 @@ def test_table_and_figure_of_the_landscape(tmp_path: Path) -> None:
 def test_command_writes_tables_and_figure_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "docs" / "community.md"
     page.parent.mkdir()
-    page.write_text("before\n<!-- overlap: measured -->\nold\n<!-- overlap: end -->\nafter\n")
+    page.write_text("before\n<!-- overlap -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(community, "REPORT", page)
     monkeypatch.setattr(community_landscape, "quietly", lambda: None)
     arguments = ["overlap", "--ratios", "2.52", "--nodes", "60", "--graphs", "2", "--methods", "BetheHessian"]
     arguments += ["--networks", "--out", str(tmp_path / "out"), "--report"]
     community.main(arguments)
     before, table, after = page.read_text().partition(community_overlap.markdown(rows_of(tmp_path / "out")))
-    assert (before, after) == ("before\n<!-- overlap: measured -->\n", "<!-- overlap: end -->\nafter\n")
+    assert (before, after) == ("before\n<!-- overlap -->\n", "<!-- end -->\nafter\n")
     assert (tmp_path / "out" / "overlap.md").read_text() == table
     assert page.with_name("community_overlap.png").read_bytes() == (tmp_path / "out" / "overlap.png").read_bytes()
 
@@ -280,7 +281,7 @@ def test_command_writes_tables_and_figure_between_the_marks(tmp_path: Path, monk
     assert page.read_bytes() == written
 
     page.write_text("no marks\n")
-    with pytest.raises(ValueError, match="overlap: measured"):
+    with pytest.raises(PageError, match="<!-- overlap -->"):
         community.main(arguments)
     assert page.read_text() == "no marks\n"
 

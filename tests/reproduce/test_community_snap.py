@@ -31,7 +31,7 @@ def test_figures_of_a_labelling() -> None:
 def test_the_table_shows_ours_beside_the_published_figures() -> None:
     results = [{"overlap": value, "accuracy": 0.9, "chance": 0.1, "cpu_seconds": 2.0} for value in (0.5, 0.7)]
     rows = {"CommunityGNN": results, "AffiliationGraphFit": results[:1], "LineGraphGNN": results[:1]}
-    amazon, dblp = (community_snap.table(name, rows) for name in ("amazon", "dblp"))
+    amazon, dblp = (community_snap.table(name, rows).splitlines() for name in ("amazon", "dblp"))
     assert amazon[2] == "| CommunityGNN | 0.600 -+ 0.141 | 0.900 -+ 0.000 | 2 | .74 | - |"
     assert dblp[3] == "| AffiliationGraphFit | 0.500 | 0.900 | 2 | .64 (SNAP's program) | - |"
     assert dblp[4].endswith("| - | .87 |")
