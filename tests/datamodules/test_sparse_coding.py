@@ -137,7 +137,9 @@ def test_a_resumed_run_goes_on_with_the_next_batch(tmp_path: Path, kept: dict[st
     whole, _ = record(tmp_path, epochs=3)
     keep = ModelCheckpoint(tmp_path, filename="kept", save_top_k=-1, enable_version_counter=False, **kept)
     record(tmp_path, epochs=2, callbacks=[keep])
-    for path in tmp_path.glob("kept*.ckpt"):
+    paths = [*tmp_path.glob("kept*.ckpt")]
+    assert paths
+    for path in paths:
         steps = torch.load(path, weights_only=True)["global_step"]
         rest, _ = record(tmp_path, epochs=3, ckpt_path=str(path), num_workers=workers)
         assert torch.equal(rest, whole[2 * steps :])

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from lightning_landscape.community import CommunityGraph, community_graph, stochastic_block_model
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN, PyGCommunityModel
-from lightning_landscape.models.graph_operators import InstanceNorm, NodeOperators, Segments
+from lightning_landscape.models.graph_operators import NodeOperators
 from lightning_landscape.surface import LossSurface
 
 MODELS = [
@@ -27,56 +26,6 @@ MODELS = [
 def sbm(n: int, seed: int) -> CommunityGraph:
     rates = torch.tensor([[4.0, 1.0], [1.0, 4.0]]) / n
     return stochastic_block_model(n, rates.clamp(max=1), generator=torch.Generator().manual_seed(seed))
-
-
-def dense(graph: CommunityGraph) -> Tensor:
-    adjacency = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
-    adjacency[tuple(graph.edge_index)] = 1
-    return adjacency
-
-
-@pytest.mark.parametrize("clipped", [False, True])
-def test_operators_are_the_scaled_matrices_graph_by_graph(clipped: bool) -> None:
-    graphs = [sbm(30, 1), sbm(20, 2)]
-    x = torch.randn(50, 3, dtype=torch.float64)
-    found = NodeOperators(Batch.from_data_list(graphs), 3, clipped, torch.float64).apply(x)
-    for graph, rows in zip(graphs, (slice(0, 30), slice(30, 50)), strict=True):
-        adjacency = dense(graph)
-        degree = adjacency.sum(1)
-        expected = [torch.eye(len(degree)).double(), torch.diag(degree) / degree.mean()]
-        matrix = adjacency
-        for _ in range(3):
-            scale = degree.mean() ** (len(expected) - 2) if not clipped else matrix.sum(1).mean() ** 0.5
-            expected.append(matrix / scale if clipped else torch.empty(0))
-            matrix = (matrix @ matrix).clamp(max=1)
-        if not clipped:
-            unit = adjacency / degree.mean().sqrt()
-            expected[2:] = [torch.linalg.matrix_power(unit, power) for power in (1, 2, 4)]
-        expected.append(torch.full_like(adjacency, 1 / len(degree)))
-        assert len(found) == len(expected)
-        for ours, operator in zip(found, expected, strict=True):
-            assert torch.allclose(ours[rows], operator @ x[rows], rtol=1e-12, atol=1e-12)
-
-
-def test_derivatives_of_operators_and_norm() -> None:
-    graph = Batch.from_data_list([sbm(8, 1), sbm(5, 2), sbm(1, 3)])
-    operators = NodeOperators(graph, 3, False, torch.float64)
-    norm = InstanceNorm(2).double()
-    nn.init.normal_(norm.weight)
-
-    def through(x: Tensor) -> Tensor:
-        return norm(torch.stack(operators.apply(x)).square().sum(0), operators.segments)
-
-    assert torch.autograd.gradcheck(through, torch.randn(14, 2, dtype=torch.float64, requires_grad=True))
-
-
-def test_norm_gives_mean_zero_and_variance_one_on_each_graph() -> None:
-    pointer = torch.tensor([0, 5, 5, 12])
-    owner = torch.tensor([0] * 5 + [2] * 7)
-    y = InstanceNorm(3, eps=0)(3 + 10 * torch.randn(12, 3, dtype=torch.float64), Segments(pointer, owner))
-    for rows in (y[:5], y[5:]):
-        assert torch.allclose(rows.mean(0), torch.zeros(3).double(), atol=1e-12)
-        assert torch.allclose(rows.var(0, correction=0), torch.ones(3).double())
 
 
 @pytest.mark.parametrize("make", MODELS)

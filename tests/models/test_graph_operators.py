@@ -1,41 +1,74 @@
-"""Laws of the operators and of the norm; test_community_gnn.py has their dense matrices."""
+"""The operators against dense matrices and their laws, and the norm."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from lightning_landscape.community import CommunityGraph, community_graph, stochastic_block_model
 from lightning_landscape.models.graph_operators import InstanceNorm, NodeOperators, Segments
 
 
+def sbm(n: int, seed: int) -> CommunityGraph:
+    return stochastic_block_model(n, torch.full((1, 1), 4 / n), generator=torch.Generator().manual_seed(seed))
+
+
 def batch_of_three() -> CommunityGraph:
-    generator = torch.Generator().manual_seed(0)
-    drawn = [stochastic_block_model(n, torch.full((1, 1), 4 / n), generator=generator) for n in (30, 12)]
-    return Batch.from_data_list(
-        [drawn[0], community_graph(torch.empty(2, 0).long(), 3, torch.zeros(3).long()), drawn[1]]
-    )
+    edgeless = community_graph(torch.empty(2, 0).long(), 3, torch.zeros(3).long())
+    return Batch.from_data_list([sbm(30, 0), edgeless, sbm(12, 1)])
+
+
+def dense(graph: CommunityGraph) -> Tensor:
+    adjacency = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+    adjacency[tuple(graph.edge_index)] = 1
+    return adjacency
 
 
 @pytest.mark.parametrize("clipped", [False, True])
-def test_each_operator_is_symmetric_and_its_own_derivative(clipped: bool) -> None:
-    operators = NodeOperators(batch_of_three(), 3, clipped, torch.float64)
-    x, y = torch.randn(2, 45, 2, dtype=torch.float64)
-    x.requires_grad_()
-    for ours, theirs in zip(operators.apply(x), operators.apply(y), strict=True):
-        torch.testing.assert_close((ours * y).sum(), (x * theirs).sum())
-        torch.testing.assert_close(torch.autograd.grad(ours, x, y, retain_graph=True)[0], theirs)
+def test_operators_are_the_scaled_matrices_graph_by_graph(clipped: bool) -> None:
+    graphs = [sbm(30, 1), sbm(20, 2)]
+    x = torch.randn(50, 3, dtype=torch.float64)
+    found = NodeOperators(Batch.from_data_list(graphs), 3, clipped, torch.float64).apply(x)
+    for graph, rows in zip(graphs, (slice(0, 30), slice(30, 50)), strict=True):
+        adjacency = dense(graph)
+        degree = adjacency.sum(1)
+        unit = adjacency / degree.mean().sqrt()
+        powers = [torch.linalg.matrix_power(unit, power) for power in (1, 2, 4)]
+        if clipped:
+            cut = [adjacency]
+            for _ in range(2):
+                cut.append((cut[-1] @ cut[-1]).clamp(max=1))
+            powers = [matrix / matrix.sum(1).mean().sqrt() for matrix in cut]
+        average = torch.full_like(adjacency, 1 / len(degree))
+        expected = [torch.eye(len(degree)).double(), torch.diag(degree) / degree.mean(), *powers, average]
+        assert len(found) == len(expected)
+        for ours, operator in zip(found, expected, strict=True):
+            assert torch.allclose(ours[rows], operator @ x[rows], rtol=1e-12, atol=1e-12)
 
 
-def test_powers_are_those_of_the_first() -> None:
-    operators = NodeOperators(batch_of_three(), 3, False, torch.float64)
-    x = torch.randn(45, 2, dtype=torch.float64)
-    for doubled in (3, 4):
-        torch.testing.assert_close(
-            operators.apply(x)[doubled], operators.apply(operators.apply(x)[doubled - 1])[doubled - 1]
-        )
+def test_derivatives_of_operators_and_norm() -> None:
+    graph = Batch.from_data_list(
+        [sbm(8, 1), sbm(5, 2), community_graph(torch.empty(2, 0).long(), 1, torch.zeros(1).long())]
+    )
+    operators = NodeOperators(graph, 3, False, torch.float64)
+    norm = InstanceNorm(2).double()
+    nn.init.normal_(norm.weight)
+
+    def through(x: Tensor) -> Tensor:
+        return norm(torch.stack(operators.apply(x)).square().sum(0), operators.segments)
+
+    assert torch.autograd.gradcheck(through, torch.randn(14, 2, dtype=torch.float64, requires_grad=True))
+
+
+def test_norm_gives_mean_zero_and_variance_one_on_each_graph() -> None:
+    pointer = torch.tensor([0, 5, 5, 12])
+    owner = torch.tensor([0] * 5 + [2] * 7)
+    y = InstanceNorm(3, eps=0)(3 + 10 * torch.randn(12, 3, dtype=torch.float64), Segments(pointer, owner))
+    for rows in (y[:5], y[5:]):
+        assert torch.allclose(rows.mean(0), torch.zeros(3).double(), atol=1e-12)
+        assert torch.allclose(rows.var(0, correction=0), torch.ones(3).double())
 
 
 def test_the_mean_degree_is_that_of_each_graph_and_at_least_one() -> None:
