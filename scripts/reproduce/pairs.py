@@ -154,7 +154,7 @@ def _published(task: Task, surface: LossSurface, networks: Tensor, threshold: fl
 def _strict(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
     budget = Budget(settings.strict_work)
     # Where a bead of the string finds no way down, a smooth curve often does: its bends need not lie below the level.
-    finder = Ladder(rungs=[DynamicStringSampling(), BezierCurve(bends=3, max_steps=4000)])
+    finder = Ladder(rungs=[DynamicStringSampling(), BezierCurve(bends=3, max_steps=10_000)])
     return finder.connect(surface, *networks, level=task.strict_level(threshold), budget=budget)
 
 
