@@ -1,4 +1,4 @@
-"""What the parts of the published search do: the pairs of a run, connected again by variants of both searches.
+"""What the parts of the published search do: the pairs of a run, connected again by variants of the searches.
 
     python scripts/reproduce/ablation.py cubics 0.15 --out reproduced
 
@@ -40,6 +40,7 @@ def variants(task: Task, threshold: float) -> dict[str, tuple[PathFinder, float]
         "ours": (DynamicStringSampling(), level),
         "ours, as found": (DynamicStringSampling(shorten=0), level),
         "ours, more steps": (DynamicStringSampling(max_bead_steps=_STEPS), level),
+        "the curve of strict mode": (task.curve, level),
     }
 
 

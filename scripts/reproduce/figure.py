@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from published_points import published
 from summary import Mean, Summary
 from tasks import TASKS
@@ -26,6 +27,9 @@ def draw(task: str, summaries: Sequence[Summary], file: BinaryIO) -> None:
         axes.plot([*points], [point.mean for point in curve], color="0.4", marker=".", label="published")
         axes.fill_between([*points], [p.lower for p in curve], [p.upper for p in curve], color="0.8")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(TASKS[task].axis)
     lengths.set_ylabel("normalised length")
     beads.set_ylabel("interior beads")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_landscape import Connection, LossSurface
 from lightning_landscape.atomic import replacing
-from lightning_landscape.finders import BezierCurve, Budget, DynamicStringSampling, Ladder
+from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder
 from lightning_landscape.tensor_files import SnapshotError, read_safetensors, write_safetensors
 
 Mode = Literal["faithful", "strict"]
@@ -153,8 +153,7 @@ def _published(task: Task, surface: LossSurface, networks: Tensor, threshold: fl
 
 def _strict(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
     budget = Budget(settings.strict_work)
-    # Where a bead of the string finds no way down, a smooth curve often does: its bends need not lie below the level.
-    finder = Ladder(rungs=[DynamicStringSampling(), BezierCurve(bends=3, max_steps=10_000)])
+    finder = Ladder(rungs=[task.curve, DynamicStringSampling()])
     return finder.connect(surface, *networks, level=task.strict_level(threshold), budget=budget)
 
 

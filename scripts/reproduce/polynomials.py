@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from lightning_landscape.datamodules.polynomials import POLYNOMIALS
+from lightning_landscape.finders import BezierCurve
 from lightning_landscape.models import PolynomialRegressor
 
 GRID = 500  # midpoints of equal cells; the scripts draw 10,000 points at random, which is less exact
@@ -23,6 +24,9 @@ RECIPE = Recipe(
     bead_check=15,
     max_steps=60_000,
 )
+
+# Every batch holds all points, so that t is the only noise, and a low level leaves little room for it.
+CURVE = BezierCurve(bends=5, draws=32, max_steps=10_000, optimizer=lambda bends: Adam(bends, lr=0.03))
 
 
 def _problem(polynomial: str, bias: bool, settings: Settings) -> Problem:
@@ -46,6 +50,7 @@ def _task(name: str, polynomial: str, bias: bool) -> Task:
         open=lambda settings: _problem(polynomial, bias, settings),
         level=lambda threshold: threshold,
         strict_level=lambda threshold: threshold,
+        curve=CURVE,
     )
 
 

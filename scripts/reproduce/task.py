@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_landscape import LossSurface
+from lightning_landscape.finders import BezierCurve
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Task:
         level: from a threshold to a value of the metric's E.
         strict_level: from a threshold to the level of the strict search; ``None`` stands for the larger
             training loss of the two networks.
+        curve: what the strict search tries first, before a string: its bends need not lie below the level.
     """
 
     name: str
@@ -99,3 +101,4 @@ class Task:
     open: Callable[[Settings], Problem]
     level: Callable[[float], float]
     strict_level: Callable[[float], float | None]
+    curve: BezierCurve = field(default_factory=lambda: BezierCurve(bends=3, max_steps=10_000))
