@@ -33,7 +33,7 @@ class CurveFinder(PathFinder):
     Args:
         bends: n, at least 1.
         draws: values of t a step, each of which costs a gradient step. Where a batch is all the data, t is the only
-            noise, and more draws get lower: see ``docs/results/published_figures.md``.
+            noise; 8 draws joined more pairs than 1 there, see ``docs/results/published_figures.md``.
         max_steps: optimiser steps; over the second half the learning rate falls to 0.
         optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's; ``None``: Adam with a step
             of 0.05 times the root mean square coordinate difference of the endpoints.
