@@ -204,11 +204,13 @@ class ForkStability(Callback):
         def prepare() -> None:
             with isolated_rng(self.seed):
                 loss = probe_surface(trainer, pl_module, self.batches, self.num_batches, self.loss_fn, "recalibrate")
+            # Not chosen by the clock: a resumed run could choose otherwise, and its rows would differ in rounding.
+            loss.vectorized["losses"] = False
             # The same batches for both.
             batches = loss.batches
             try:
                 with isolated_rng(self.seed):
-                    error = LossSurface(pl_module, batches, self.error_fn)
+                    error = LossSurface(pl_module, batches, self.error_fn, vectorize=False)
             except Exception as failure:  # whatever an error_fn raises
                 raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
             if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a rehearsal writes nothing

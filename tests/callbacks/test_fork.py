@@ -19,6 +19,7 @@ from test_merge_tree import fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_landscape import surface
 from lightning_landscape.callbacks import ForkStability, fork
 from lightning_landscape.callbacks.child import Schedule, train_child
 from lightning_landscape.callbacks.fork import METRICS, classification_error
@@ -150,6 +151,8 @@ def test_resumed_run_does_not_redo_finished_forks(tmp_path: Path, monkeypatch: p
         return train_child(*args)
 
     monkeypatch.setattr(fork, "train_child", counted)
+    # On a noisy machine the clock decides one way in the first run and another way in the resumed one.
+    monkeypatch.setattr(surface, "vmap_wins", lambda *args: len(trained) <= 4)
 
     def callbacks() -> list[Any]:
         stability = ForkStability([2, 9], error_fn=error_of, dirpath=tmp_path / "fork", **FAST)
