@@ -180,7 +180,8 @@ class _Searches:
         self._record = record
         self._isolate = isolate
         self._hashes = [content_hash({"theta": theta}) for theta in self._thetas]
-        self._settings = _described(finder, level, budget)
+        limits = None if budget is None else [budget.work, budget.max_seconds]
+        self._settings = json.dumps([finder.describe(), level, limits], sort_keys=True)
         self.losses = np.empty(0)
 
     def decide(self, _: int) -> dict[str, bool | None]:
@@ -255,19 +256,3 @@ class _Steps:
 def _fill(heights: Array, pairs: Sequence[Pair], values: Sequence[float]) -> None:
     for (first, second), value in zip(pairs, values, strict=True):
         heights[first, second] = heights[second, first] = value
-
-
-def _described(finder: PathFinder, level: float | None, budget: Budget | None) -> str:
-    limits = None if budget is None else [budget.work, budget.max_seconds]
-    return json.dumps([_plain(finder), level, limits], sort_keys=True)
-
-
-def _plain(option: Any) -> Any:
-    """An option of a finder as JSON, down to the finders that it holds."""
-    if option is None or isinstance(option, bool | int | float | str):
-        return option
-    if isinstance(option, PathFinder):
-        return [type(option).__name__, {key: _plain(value) for key, value in vars(option).items()}]
-    if isinstance(option, list | tuple):
-        return [_plain(value) for value in option]
-    return getattr(option, "__qualname__", type(option).__qualname__)

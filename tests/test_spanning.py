@@ -336,6 +336,8 @@ def test_progress_goes_from_lines_to_paths() -> None:
         (Ladder(rungs=[LinearPath()]), Ladder(rungs=[LinearPath(), BezierCurve()])),
         (Ladder(rungs=[BezierCurve(bends=1)]), Ladder(rungs=[BezierCurve(bends=2)])),
         (BezierCurve(), BezierCurve(optimizer=torch.optim.SGD)),
+        tuple(BezierCurve(optimizer=lambda bends, lr=lr: torch.optim.SGD(bends, lr)) for lr in (0.1, 0.2)),
+        tuple(BezierCurve(optimizer=functools.partial(torch.optim.Adam, eps=eps)) for eps in (1e-8, 1e-3)),
     ],
 )
 def test_a_record_of_a_finder_that_holds_others_is_not_used(one: Any, other: Any, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import copy
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_landscape.finders.chain import Chain, Segment
@@ -152,6 +154,18 @@ class PathFinder(ABC):
             A chain below the level comes refined.
         """
 
+    def describe(self) -> list[Any]:
+        """Class and options as JSON, down to the finders it holds: what tells rows of one search from another's.
+
+        An optimiser is described by what its factory makes, class and hyperparameters.
+
+        Example:
+            >>> from lightning_landscape.finders import LinearPath
+            >>> LinearPath(samples=5).describe()
+            ['LinearPath', {'margin': 0.0, 'samples': 5, 'shorten': 0}]
+        """
+        return [type(self).__name__, _plain_options(vars(self))]
+
     def connect(
         self,
         surface: LossSurface,
@@ -247,6 +261,36 @@ def _connection(chain: Chain, line: Segment, level: float, reason: Reason, ledge
         linear_profile=linear,
         aligned=chain.aligned,
     )
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _made_by(value) if name == "optimizer" and callable(value) else _plain(value)
+        for name, value in options.items()
+    }
+
+
+def _plain(option: Any) -> Any:
+    if option is None or isinstance(option, bool | int | float | str):
+        return option
+    if isinstance(option, PathFinder):
+        return option.describe()
+    if is_dataclass(option) and not isinstance(option, type):
+        return _plain_options({field.name: getattr(option, field.name) for field in fields(option)})
+    if isinstance(option, Mapping):
+        return _plain_options(option)
+    if isinstance(option, list | tuple):
+        return [_plain(value) for value in option]
+    if isinstance(option, Tensor):
+        return option.tolist()
+    return getattr(option, "__qualname__", type(option).__qualname__)
+
+
+def _made_by(factory: Callable[[list[Tensor]], torch.optim.Optimizer]) -> list[Any]:
+    # A factory is most often a lambda, which does not show its learning rate.
+    optimizer = factory([torch.zeros(1, 1, requires_grad=True)])
+    groups = [_plain_options({**group, "params": None}) for group in optimizer.param_groups]
+    return [type(optimizer).__name__, groups]
 
 
 def _finite(value: float) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_landscape import Connection, LossSurface
 from lightning_landscape.atomic import replacing
-from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder
+from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder, PathFinder
 from lightning_landscape.tensor_files import SnapshotError, read_safetensors, write_safetensors
 
 Mode = Literal["faithful", "strict"]
@@ -63,7 +63,7 @@ def finished(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[s
     """The row of a pair that was done before, ``None`` if it was not.
 
     Raises:
-        PairFileError: if the file is damaged, or was made with other settings.
+        PairFileError: if the file is damaged, or was made with other settings or another search.
     """
     file = pair.file(folder, mode)
     if not file.exists():
@@ -78,6 +78,8 @@ def finished(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[s
     if known != wanted:
         differing = [key for key in wanted if known.get(key) != wanted[key]]
         raise PairFileError(f"{file} was made with other settings ({', '.join(differing)}): give another --out")
+    if row.get("search") != _search(pair, mode, settings)[0].describe():
+        raise PairFileError(f"{file} was made by another search: give another --out, or delete it for a new one")
     return row
 
 
@@ -97,15 +99,14 @@ def run_pair(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[s
     torch.manual_seed(pair.seed(settings))
     problem = task.open(settings)
     networks, training = _networks(pair, task, problem, settings, folder)
-    row = {**asdict(pair), "mode": mode, "settings": asdict(settings), **training}
+    finder, level, budget = _search(pair, mode, settings)
+    row = {**asdict(pair), "mode": mode, "settings": asdict(settings), "search": finder.describe(), **training}
     if networks is None:
         row |= {"connected": False, "accepted": False, "reason": "training"}
     else:
         torch.manual_seed(pair.seed(settings) + 1)
-        search = _published if mode == "faithful" else _strict
         surface = problem.metric if mode == "faithful" else problem.loss
-        found = search(task, surface, networks, pair.threshold, settings)
-        row |= _measured(found, surface)
+        row |= _measured(finder.connect(surface, *networks, level=level, budget=budget), surface)
     row["seconds"] = time.perf_counter() - began
     row["versions"] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
     with replacing(pair.file(folder, mode)) as file:
@@ -145,16 +146,15 @@ def _networks(
     return both, training
 
 
-def _published(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
+def _search(pair: Pair, mode: Mode, settings: Settings) -> tuple[PathFinder, float | None, Budget]:
+    """How the networks of a pair are connected, and the level."""
+    task, threshold = TASKS[pair.task], pair.threshold
+    if mode == "strict":
+        curve_first = Ladder(rungs=[task.curve, DynamicStringSampling()])
+        return curve_first, task.strict_level(threshold), Budget(settings.strict_work)
     recipe = task.recipe(settings)
-    finder = PublishedSampling(recipe, task.level(recipe.alpha * threshold), settings.max_steps or recipe.max_steps)
-    return finder.connect(surface, *networks, level=task.level(recipe.slack * threshold))
-
-
-def _strict(task: Task, surface: LossSurface, networks: Tensor, threshold: float, settings: Settings) -> Connection:
-    budget = Budget(settings.strict_work)
-    finder = Ladder(rungs=[task.curve, DynamicStringSampling()])
-    return finder.connect(surface, *networks, level=task.strict_level(threshold), budget=budget)
+    target, max_steps = task.level(recipe.alpha * threshold), settings.max_steps or recipe.max_steps
+    return PublishedSampling(recipe, target, max_steps), task.level(recipe.slack * threshold), Budget()
 
 
 def _measured(found: Connection, surface: LossSurface) -> dict[str, Any]:

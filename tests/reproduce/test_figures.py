@@ -6,17 +6,23 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from reproduction import SCRIPTS
+from torch.optim import Adam
+
+from lightning_landscape.finders import BezierCurve
 
 import figures  # isort: skip
 import pairs  # isort: skip
+from published_sampling import PublishedSampling  # isort: skip
 from summary import Mean, read_rows, summarize  # isort: skip
 from task import Settings  # isort: skip
+from tasks import TASKS  # isort: skip
 
 EASY = ["--thresholds", "0.25", "0.2"]  # that a network reaches within a second
 
@@ -69,20 +75,20 @@ def test_finished_pairs_are_not_redone(whole: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupted_run_goes_on(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = pairs._published
+    search = PublishedSampling.connect
     calls = iter([search, search])
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         try:
-            return next(calls)(*arguments)
+            return next(calls)(*arguments, **options)
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr(pairs, "_published", interrupted)
+    monkeypatch.setattr(PublishedSampling, "connect", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("quadratics", *EASY, "--pairs", "2", "--out", tmp_path)
     assert len([*tmp_path.glob("faithful/*")]) == 2
-    monkeypatch.setattr(pairs, "_published", search)
+    monkeypatch.setattr(PublishedSampling, "connect", search)
     run("quadratics", *EASY, "--pairs", "2", "--out", tmp_path)
     assert results(tmp_path) == results(whole)
 
@@ -135,6 +141,21 @@ def test_a_damaged_pair_is_named(whole: Path, tmp_path: Path, capsys: pytest.Cap
 def test_other_settings_need_another_folder(whole: Path, option: list[str], name: str) -> None:
     with pytest.raises(SystemExit, match=rf"made with other settings \({name}\): give another --out"):
         run("quadratics", *EASY, "--pairs", "1", *option, "--out", whole)
+
+
+@pytest.mark.parametrize("mode", ["faithful", "strict"])
+def test_pairs_of_another_search_are_not_taken_for_finished(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["quadratics", "--thresholds", "0.25", "--pairs", "1", "--mode", mode, "--out", tmp_path]
+    run(*command)
+    task = TASKS["quadratics"]
+    slower = replace(task.recipe(Settings()), optimizer=lambda points: Adam(points, lr=1e-4, fused=True))
+    monkeypatch.setitem(TASKS, "quadratics", replace(task, curve=BezierCurve(), recipe=lambda settings: slower))
+    with pytest.raises(SystemExit, match="made by another search: give another --out, or delete it"):
+        run(*command)
+    (tmp_path / mode / "quadratics-0.25-0.json").unlink()
+    run(*command)
 
 
 def test_where_the_data_lie_is_no_other_setting(whole: Path) -> None:
