@@ -2,7 +2,8 @@
 
     python scripts/benchmarks/compare_finders.py --source ../shared/data --cache /tmp/landscape-pairs
 
-Trained pairs are kept in the cache, and so are finished rows: an interrupted comparison goes on where it ended.
+Trained pairs are kept in the cache, and so are finished rows: an interrupted comparison goes on where it ended. A row
+of another budget, or of a finder whose options were others, is measured again.
 """
 
 from __future__ import annotations
@@ -62,7 +63,20 @@ def measured(pair: Pair, setting: Trained, finder: str, budget: float) -> dict[s
     found = FINDERS[finder].connect(setting.surface, setting.theta_a, end, budget=Budget(budget))
     row = found.to_dict()
     del row["profile"], row["linear_profile"]
-    return {"pair": pair.name, "finder": finder, "training_steps": setting.steps, "budget": budget, **row}
+    search = FINDERS[finder].describe()
+    return {
+        "pair": pair.name,
+        "finder": finder,
+        "search": search,
+        "training_steps": setting.steps,
+        "budget": budget,
+    } | row
+
+
+def still_valid(rows: list[dict[str, Any]], budget: float) -> list[dict[str, Any]]:
+    """The rows that the finders of today would measure with this budget."""
+    searches = {name: finder.describe() for name, finder in FINDERS.items()}
+    return [row for row in rows if row["budget"] == budget and (row["finder"], row.get("search")) in searches.items()]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -135,12 +149,11 @@ def main() -> None:
     logging.getLogger(pytorch_lightning.__name__).setLevel(logging.ERROR)
     console = Console(width=160)
     log = arguments.cache / "rows.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    kept = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = still_valid(kept, arguments.budget)
     for pair in [pair for pair in PAIRS if pair.name in arguments.pairs]:
         for finder in FINDERS:
-            if any(
-                (row["pair"], row["finder"], row["budget"]) == (pair.name, finder, arguments.budget) for row in rows
-            ):
+            if any((row["pair"], row["finder"]) == (pair.name, finder) for row in rows):
                 continue
             # Made anew for each, so that all of them see the same training batches.
             setting = trained(pair, arguments.cache, arguments.source)
