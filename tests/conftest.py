@@ -16,6 +16,9 @@ import pytest
 import pytorch_lightning
 import torch
 import wandb
+from matplotlib.figure import Figure
+
+from lightning_landscape.callbacks import publishing
 
 torch.set_num_threads(1)
 for library in (pytorch_lightning.__name__, "lightning_fabric"):
@@ -38,6 +41,13 @@ def _own_wandb_run() -> Iterator[None]:
     yield
     if wandb.run is not None:
         wandb.finish()
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks draw empty figures: drawing would take most of the time of a test, and has tests of its own."""
+    for name in ("profile_figure", "history_figure"):
+        monkeypatch.setattr(publishing, name, lambda *args: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from matplotlib.figure import Figure
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import BackboneFinetuning
 from pytorch_lightning.utilities import CombinedLoader
@@ -25,18 +24,14 @@ from torch_geometric.loader import DataLoader as GraphLoader  # type: ignore[imp
 from torch_geometric.nn import GCNConv  # type: ignore[import-untyped]
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity
 
-pytestmark = pytest.mark.filterwarnings(
-    "error:.*could not be published", "error:check .* failed", "ignore:There is a performance drop"
-)
-
-
-@pytest.fixture(autouse=True)
-def _blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than the rest of these tests, and has its own."""
-    for name in ("profile_figure", "history_figure"):
-        monkeypatch.setattr(publishing, name, lambda *args: Figure(figsize=(1, 1)))
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "error:.*could not be published", "error:check .* failed", "ignore:There is a performance drop"
+    ),
+    pytest.mark.usefixtures("blank_figures"),
+]
 
 
 class Base(LightningModule):

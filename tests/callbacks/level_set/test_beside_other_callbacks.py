@@ -17,6 +17,8 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_landscape import Connection, SnapshotStore
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 class Scripted(Failing):
     """Says what the barriers are."""

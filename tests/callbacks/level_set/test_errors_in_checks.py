@@ -13,6 +13,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from lightning_landscape import SnapshotStore
 from lightning_landscape.callbacks.check_log import CheckLog
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def test_failing_check_warns_and_training_goes_on(tmp_path: Path) -> None:
     callback = attached(tmp_path, finder=Failing(1))

@@ -15,6 +15,8 @@ from lightning_landscape import Connection, surface
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.path import Reason
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.parametrize("margin", [0.0, 0.05, 2.0])
 def test_level_follows_from_the_ends_and_the_margin(margin: float, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.cli import LandscapeCLI
 from lightning_landscape.finders import DynamicStringSampling, LinearPath
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.parametrize(
     ("options", "message"),

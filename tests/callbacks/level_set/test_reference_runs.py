@@ -12,6 +12,8 @@ from pytorch_lightning import LightningModule
 from lightning_landscape import SnapshotStore
 from lightning_landscape.snapshots import SnapshotError
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.parametrize("kind", ["ckpt", "snapshot"])
 def test_reference_files(kind: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows, figures, summary and loggers."""
+"""Rows, summary and loggers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from level_set_runs import BATCHES, METRICS, Failing, Net, Validated, attached, rows_on_disk, trainer_of
-from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from lightning_landscape import Connection
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 def test_rows_are_plain_json_that_reads_back(tmp_path: Path) -> None:
@@ -30,19 +30,6 @@ def test_rows_are_plain_json_that_reads_back(tmp_path: Path) -> None:
         assert connection.profile.height == pytest.approx(connection.height)
         assert connection.profile.barrier == pytest.approx(connection.barrier)
         assert connection.linear_profile.height == pytest.approx(connection.linear_height)
-
-
-@pytest.mark.usefixtures("real_figures")
-def test_figures_are_drawn(tmp_path: Path) -> None:
-    trainer_of(tmp_path, attached(tmp_path)).fit(Net())
-    files = sorted((tmp_path / "landscape").glob("*.png"))
-    assert [file.name for file in files] == ["history.png", "profile-0001.png", "profile-0002.png"]
-    for file in files:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        assert min(pixels.shape[:2]) > 300
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
-    assert files[1].read_bytes() != files[2].read_bytes()
 
 
 def test_summary_fits_a_terminal(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from lightning_landscape import SnapshotStore
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.mark.parametrize(
     ("pairs", "every_n_epochs", "epochs"),
