@@ -202,10 +202,11 @@ class ForkStability(Callback):
             self._schedule.load_state_dict(restored["schedule"])
 
         def prepare() -> None:
+            # Point by point: by the clock, a resumed run could choose otherwise, and its rows would differ in rounding.
             with isolated_rng(self.seed):
-                loss = probe_surface(trainer, pl_module, self.batches, self.num_batches, self.loss_fn, "recalibrate")
-            # Not chosen by the clock: a resumed run could choose otherwise, and its rows would differ in rounding.
-            loss.vectorized["losses"] = False
+                loss = probe_surface(
+                    trainer, pl_module, self.batches, self.num_batches, self.loss_fn, "recalibrate", vectorize=False
+                )
             # The same batches for both.
             batches = loss.batches
             try:

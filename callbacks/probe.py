@@ -100,6 +100,7 @@ def probe_surface(
     num_batches: int,
     loss_fn: LossFunction | None,
     batch_norm: BatchNormMode,
+    vectorize: bool | None = None,
 ) -> LossSurface:
     """The loss surface of a run: E over ``batches``, or over ``num_batches`` drawn from the training data.
 
@@ -113,7 +114,7 @@ def probe_surface(
         training = TrainingData(trainer)
         batches = training.take(num_batches)
     try:
-        return LossSurface(module, batches, loss_fn, training, batch_norm)
+        return LossSurface(module, batches, loss_fn, training, batch_norm, vectorize=vectorize)
     except ValueError as error:
         raise MisconfigurationException(f"the loss surface of this run cannot be defined: {error}") from error
 

@@ -337,6 +337,7 @@ def test_progress_goes_from_lines_to_paths() -> None:
         (Ladder(rungs=[BezierCurve(bends=1)]), Ladder(rungs=[BezierCurve(bends=2)])),
         (BezierCurve(), BezierCurve(optimizer=torch.optim.SGD)),
         tuple(BezierCurve(optimizer=lambda bends, lr=lr: torch.optim.SGD(bends, lr)) for lr in (0.1, 0.2)),
+        tuple(BezierCurve(max_steps=steps) for steps in np.array([3, 4])),
         tuple(BezierCurve(optimizer=functools.partial(torch.optim.Adam, eps=eps)) for eps in (1e-8, 1e-3)),
     ],
 )

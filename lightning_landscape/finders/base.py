@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.shorten import shorten
+from lightning_landscape.finders.steps import OptimizerFactory
 from lightning_landscape.path import Connection, Path, Reason, Verdict
 from lightning_landscape.surface import LossSurface, Work
 
@@ -157,7 +159,8 @@ class PathFinder(ABC):
     def describe(self) -> list[Any]:
         """Class and options as JSON, down to the finders it holds: what tells rows of one search from another's.
 
-        An optimiser is described by what its factory makes, class and hyperparameters.
+        An optimiser is described by what its factory makes, class and hyperparameters, any other function or object by
+        its name alone.
 
         Example:
             >>> from lightning_landscape.finders import LinearPath
@@ -281,12 +284,12 @@ def _plain(option: Any) -> Any:
         return _plain_options(option)
     if isinstance(option, list | tuple):
         return [_plain(value) for value in option]
-    if isinstance(option, Tensor):
+    if isinstance(option, Tensor | np.ndarray | np.generic):
         return option.tolist()
     return getattr(option, "__qualname__", type(option).__qualname__)
 
 
-def _made_by(factory: Callable[[list[Tensor]], torch.optim.Optimizer]) -> list[Any]:
+def _made_by(factory: OptimizerFactory) -> list[Any]:
     # A factory is most often a lambda, which does not show its learning rate.
     optimizer = factory([torch.zeros(1, 1, requires_grad=True)])
     groups = [_plain_options({**group, "params": None}) for group in optimizer.param_groups]
