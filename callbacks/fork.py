@@ -20,21 +20,21 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_landscape.atomic import replacing
-from lightning_landscape.callbacks.child import Schedule, train_child
-from lightning_landscape.callbacks.folders import resolve_folder
-from lightning_landscape.callbacks.probe import probe_surface
-from lightning_landscape.callbacks.ranks import on_rank_zero
-from lightning_landscape.callbacks.rng import isolated_rng
-from lightning_landscape.callbacks.strategies import require_replicated_weights
+from lightning_landscape.attach.copies import Schedule, train_child
+from lightning_landscape.attach.folders import resolve_folder
+from lightning_landscape.attach.probe import probe_surface
+from lightning_landscape.attach.ranks import on_rank_zero
+from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.attach.strategies import require_replicated_weights
 from lightning_landscape.finders import LinearPath
-from lightning_landscape.fork_figure import fork_figure
-from lightning_landscape.loggers import report
-from lightning_landscape.objective import LossFunction
-from lightning_landscape.plots import save_figure
-from lightning_landscape.record import Record
-from lightning_landscape.snapshots import SnapshotStore, checked_name
+from lightning_landscape.report.fork_figure import fork_figure
+from lightning_landscape.report.loggers import report
+from lightning_landscape.report.style import save_figure
+from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.snapshots import SnapshotStore, checked_name
 from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.objective import LossFunction
 
 METRICS = ("loss_barrier", "error_barrier", "linear_height", "child_loss", "child_error", "seconds")
 

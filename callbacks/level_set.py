@@ -17,23 +17,24 @@ from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
 from torch.optim import Optimizer
 
-from lightning_landscape.batch_norm import BatchNormMode
-from lightning_landscape.callbacks.check_log import CheckLog
-from lightning_landscape.callbacks.folders import resolve_folder
-from lightning_landscape.callbacks.pairings import First, Lagged, Pairing, Partner, Reference, require_equal_frozen
-from lightning_landscape.callbacks.probe import probe_surface
+from lightning_landscape.attach.folders import resolve_folder
+from lightning_landscape.attach.frozen import require_equal_frozen
+from lightning_landscape.attach.probe import probe_surface
+from lightning_landscape.attach.ranks import on_rank_zero
+from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.attach.strategies import require_replicated_weights
+from lightning_landscape.callbacks.pairings.base import First, Lagged, Pairing, Partner, Reference
+from lightning_landscape.callbacks.pairings.twin import Reinitialize, Twin
 from lightning_landscape.callbacks.progress import check_progress
 from lightning_landscape.callbacks.publishing import METRICS, publish, scalars_of
-from lightning_landscape.callbacks.ranks import on_rank_zero
-from lightning_landscape.callbacks.rng import isolated_rng
-from lightning_landscape.callbacks.strategies import require_replicated_weights
-from lightning_landscape.callbacks.twin import Reinitialize, Twin
+from lightning_landscape.connection import Connection, Reason
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
-from lightning_landscape.objective import LossFunction
-from lightning_landscape.path import Connection, Reason
-from lightning_landscape.snapshots import SnapshotStore, checked_name
+from lightning_landscape.report.tables import check_table
+from lightning_landscape.storage.check_log import CheckLog
+from lightning_landscape.storage.snapshots import SnapshotStore, checked_name
 from lightning_landscape.surface import LossSurface
-from lightning_landscape.tables import check_table
+from lightning_landscape.surface.batch_norm import BatchNormMode
+from lightning_landscape.surface.objective import LossFunction
 
 _PAIRS = ("lagged", "first", "reference", "twin")
 

@@ -18,26 +18,27 @@ from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
 from torch import Tensor
 
-from lightning_landscape import components
-from lightning_landscape.callbacks.check_log import CheckLog
-from lightning_landscape.callbacks.folders import resolve_folder
+from lightning_landscape.attach.folders import resolve_folder
+from lightning_landscape.attach.frozen import require_equal_frozen
+from lightning_landscape.attach.probe import probe_surface
+from lightning_landscape.attach.ranks import on_rank_zero
+from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.attach.strategies import require_replicated_weights
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
-from lightning_landscape.callbacks.pairings import Partner, require_equal_frozen
-from lightning_landscape.callbacks.probe import probe_surface
+from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.progress import check_progress
-from lightning_landscape.callbacks.ranks import on_rank_zero
-from lightning_landscape.callbacks.rng import isolated_rng
-from lightning_landscape.callbacks.strategies import require_replicated_weights
+from lightning_landscape.components import merge_tree as components
+from lightning_landscape.components.heights import PairChoice, search_heights
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
-from lightning_landscape.loggers import report
-from lightning_landscape.objective import LossFunction
-from lightning_landscape.plots import save_figure
-from lightning_landscape.record import Record
-from lightning_landscape.references import read_reference
-from lightning_landscape.snapshots import SnapshotStore, checked_name, default_name
-from lightning_landscape.spanning import PairChoice, search_heights
+from lightning_landscape.report.loggers import report
+from lightning_landscape.report.style import save_figure
+from lightning_landscape.report.tables import merge_table
+from lightning_landscape.storage.check_log import CheckLog
+from lightning_landscape.storage.checkpoints import read_reference
+from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.snapshots import SnapshotStore, checked_name, default_name
 from lightning_landscape.surface import LossSurface
-from lightning_landscape.tree_table import merge_table
+from lightning_landscape.surface.objective import LossFunction
 
 METRICS = ("num_points", "level", "num_components", "max_components", "top_merge", "gradient_steps", "seconds")
 
@@ -63,7 +64,7 @@ class MergeTree(Callback):
         references: files of other runs: Lightning checkpoints or safetensors files.
         max_points: snapshots of the run, and as many of its twin, that enter a tree: evenly spread, with the
             first and the last.
-        pairs: see :func:`~lightning_landscape.spanning.search_heights`.
+        pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
         margin: see ``level``; it replaces the finder's own margin too.

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytorch_lightning as pl
 
-from lightning_landscape.finders import base
-from lightning_landscape.progress import search_progress
+from lightning_landscape.report.progress import search_progress
+from lightning_landscape.surface.work import Progress
 
 
 @contextmanager
-def check_progress(trainer: pl.Trainer, title: str) -> Iterator[base.Progress | None]:
+def check_progress(trainer: pl.Trainer, title: str) -> Iterator[Progress | None]:
     """A progress bar that disappears when the block ends, on rank zero's terminal.
 
     Args:

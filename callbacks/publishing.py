@@ -8,10 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_landscape.callbacks.check_log import CheckLog
-from lightning_landscape.loggers import report
-from lightning_landscape.path import Connection, Reason, Verdict
-from lightning_landscape.plots import history_figure, profile_figure, save_figure
+from lightning_landscape.connection import Connection, Reason, Verdict
+from lightning_landscape.report.check_figures import history_figure, profile_figure
+from lightning_landscape.report.loggers import report
+from lightning_landscape.report.style import save_figure
+from lightning_landscape.storage.check_log import CheckLog
 
 # Names of the logged numbers, which are fields of a row but for the first.
 METRICS = (

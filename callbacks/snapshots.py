@@ -13,9 +13,9 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_landscape.callbacks.folders import resolve_folder
-from lightning_landscape.callbacks.strategies import require_replicated_weights
-from lightning_landscape.snapshots import Snapshot, SnapshotError, SnapshotStore, checked_name, default_name
+from lightning_landscape.attach.folders import resolve_folder
+from lightning_landscape.attach.strategies import require_replicated_weights
+from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, checked_name, default_name
 
 
 class SnapshotRecorder(Callback):

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from lightning_landscape.datamodules.augmentation import AugmentingLoader
-from lightning_landscape.datamodules.batch_cache import check_files, copy_files, lacking, unpack_files
-from lightning_landscape.datamodules.cached_images import CachedImageDataModule
+from lightning_landscape.datamodules.caches.tar import check_files, copy_files, lacking, unpack_files
+from lightning_landscape.datamodules.parts.augmentation import AugmentingLoader
+from lightning_landscape.datamodules.parts.cached_images import CachedImageDataModule
 
 
 class CIFAR10DataModule(CachedImageDataModule):

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
-from lightning_landscape.datamodules.in_memory import InMemoryDataModule
+from lightning_landscape.datamodules.parts.in_memory import InMemoryDataModule
 
 _NUM_IMAGES = 1797
 _NUM_CLASSES = 10

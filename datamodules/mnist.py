@@ -7,14 +7,9 @@ from pathlib import Path
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-from lightning_landscape.datamodules.cached_images import CachedImageDataModule
-from lightning_landscape.datamodules.idx_cache import (
-    CorruptFileError,
-    check_idx,
-    find_archives,
-    is_complete,
-    unpack,
-)
+from lightning_landscape.datamodules.caches.idx import check_idx, find_archives, is_complete, unpack
+from lightning_landscape.datamodules.parts.cached_images import CachedImageDataModule
+from lightning_landscape.storage.atomic import CorruptFileError
 
 
 class MNISTDataModule(CachedImageDataModule):

@@ -15,7 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
+from lightning_landscape.storage.atomic import CorruptFileError
 
 FILES = {  # md5 of the files as Mikolov published them
     "train": ("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420"),

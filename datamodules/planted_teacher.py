@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from lightning_landscape.datamodules.in_memory import InMemoryDataModule
+from lightning_landscape.datamodules.parts.in_memory import InMemoryDataModule
 
 Teacher = Literal["linear", "quadratic", "relu"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_landscape.datamodules.in_memory import InMemoryDataModule
+from lightning_landscape.datamodules.parts.in_memory import InMemoryDataModule
 
 POLYNOMIALS: dict[str, tuple[float, ...]] = {
     "quadratic": (0.5, 0.25, 0.1),

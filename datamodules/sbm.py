@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from lightning_landscape.community.graph import CommunityGraph
 from lightning_landscape.community.sbm import stochastic_block_model
 from lightning_landscape.community.thresholds import rates_from_snr, symmetric_connectivity
-from lightning_landscape.datamodules.fresh_batches import FreshSampler, stream
+from lightning_landscape.datamodules.parts.fresh_batches import FreshSampler, stream
 
 Mixture = Literal["assortative", "disassortative", "both"]
 

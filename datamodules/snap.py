@@ -14,9 +14,9 @@ from lightning_landscape.community.crossing_pairs import crossing_pairs
 from lightning_landscape.community.disjoint_split import disjoint_split
 from lightning_landscape.community.graph import CommunityGraph
 from lightning_landscape.community.instances import Overlapping, TwoCommunityInstances, two_community_instances
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
-from lightning_landscape.datamodules.snap_files import PAGES, find_snap_files
-from lightning_landscape.tensor_files import read_safetensors, write_safetensors
+from lightning_landscape.datamodules.caches.edge_lists import PAGES, find_snap_files
+from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.tensor_files import read_safetensors, write_safetensors
 
 _SPLITS = ("train", "val", "test")
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}

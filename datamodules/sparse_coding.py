@@ -15,10 +15,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_landscape.atomic import replacing
-from lightning_landscape.datamodules.fresh_batches import FreshBatches, FreshSampler, stream
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
-from lightning_landscape.datamodules.image_signals import (
+from lightning_landscape.datamodules.parts.fresh_batches import FreshBatches, FreshSampler, stream
+from lightning_landscape.datamodules.parts.image_signals import (
     digit_signals,
     mnist_files,
     mnist_patch_signals,
@@ -34,6 +32,7 @@ from lightning_landscape.sparse_coding.dictionaries import (
 from lightning_landscape.sparse_coding.fista import reference_optimum
 from lightning_landscape.sparse_coding.problem import LassoProblem
 from lightning_landscape.sparse_coding.signals import Draw, planted, pooled, unit_correlation
+from lightning_landscape.storage.atomic import CorruptFileError, replacing
 
 DataSet = Literal["digits", "gaussian", "unit-correlation", "adversarial", "supervised", "mnist", "mnist-patches"]
 

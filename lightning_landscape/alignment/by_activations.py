@@ -15,7 +15,7 @@ from lightning_landscape.alignment.assignment import best_permutation
 from lightning_landscape.alignment.by_weights import Descent
 from lightning_landscape.alignment.labelling import LabelledModule, forward_inputs
 from lightning_landscape.alignment.specification import Layout, Site, layout, sites_of, specify, units
-from lightning_landscape.batch_norm import BatchNorms
+from lightning_landscape.surface.batch_norm import BatchNorms
 
 
 def activation_matching(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batches: Iterable[Any]) -> Tensor:

@@ -28,8 +28,8 @@ from lightning_landscape.alignment.rules import (
     labelled,
 )
 from lightning_landscape.alignment.tracing import place_of, trace
-from lightning_landscape.batch_norm import BatchNorms
-from lightning_landscape.detached import detached_copy
+from lightning_landscape.surface.batch_norm import BatchNorms
+from lightning_landscape.surface.detached import detached_copy
 
 # What these return does not depend on the order of entries.
 _DESCRIBING = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_landscape.alignment.labelling import LabelledModule, forward_inputs
 from lightning_landscape.alignment.specification import PermutationSpec, specify
-from lightning_landscape.batch_norm import BatchNorms
+from lightning_landscape.surface.batch_norm import BatchNorms
 
 _AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

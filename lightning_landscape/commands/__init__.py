@@ -9,7 +9,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_landscape.commands.components import components
 from lightning_landscape.commands.connect import connect
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
+from lightning_landscape.storage.atomic import CorruptFileError
 
 COMMANDS = {"connect": connect, "components": components}
 _UNUSABLE = 2  # exit code, as of argparse

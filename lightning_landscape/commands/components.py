@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lightning_landscape.atomic import replacing
-from lightning_landscape.callbacks.rng import isolated_rng
-from lightning_landscape.commands.recipe import add_finder, add_recipe, build_finder, build_recipe, parse
-from lightning_landscape.components import MergeTree
+from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.components.heights import PairwiseHeights, search_heights
+from lightning_landscape.components.merge_tree import MergeTree
+from lightning_landscape.components.sharding import Sharded, Share, in_turn
 from lightning_landscape.finders import Budget
-from lightning_landscape.plots import save_figure
-from lightning_landscape.progress import search_progress
-from lightning_landscape.record import Record
-from lightning_landscape.references import read_reference
-from lightning_landscape.sharding import Sharded, Share, in_turn
-from lightning_landscape.spanning import PairwiseHeights, search_heights
+from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.report.progress import search_progress
+from lightning_landscape.report.style import save_figure
+from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.checkpoints import read_reference
+from lightning_landscape.storage.rows import Record
 from lightning_landscape.surface import LossSurface
 
 SEVERAL = 3  # exit code

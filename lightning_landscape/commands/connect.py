@@ -13,17 +13,18 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor
 
-from lightning_landscape.atomic import replacing
-from lightning_landscape.commands.recipe import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.alignment.permuted import permuted_copy
 from lightning_landscape.commands.slice import draw_slice
+from lightning_landscape.connection import Connection
 from lightning_landscape.finders import Budget
-from lightning_landscape.finders.permuted import permuted_copy
-from lightning_landscape.path import Connection
-from lightning_landscape.plots import profile_figure, save_figure
-from lightning_landscape.progress import search_progress
-from lightning_landscape.references import read_reference
+from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.report.check_figures import profile_figure
+from lightning_landscape.report.progress import search_progress
+from lightning_landscape.report.style import save_figure
+from lightning_landscape.report.tables import connection_table
+from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.surface import LossSurface
-from lightning_landscape.tables import connection_table
 
 NOT_FOUND = 3  # exit code
 

@@ -10,12 +10,12 @@ from torch import nn
 
 from lightning_landscape.path import Path as LandscapePath
 from lightning_landscape.path import distance
-from lightning_landscape.plots import save_figure
-from lightning_landscape.progress import search_progress
-from lightning_landscape.slice_figure import slice_figure
-from lightning_landscape.slices import Plane, evaluate_slice
+from lightning_landscape.report.progress import search_progress
+from lightning_landscape.report.slice_figure import slice_figure
+from lightning_landscape.report.style import save_figure
+from lightning_landscape.storage.named_tensors import content_hash
 from lightning_landscape.surface import LossSurface
-from lightning_landscape.weights import content_hash
+from lightning_landscape.surface.slices import Plane, evaluate_slice
 
 _MARGIN = 0.25  # of the picture around the path, as a share of its extent
 

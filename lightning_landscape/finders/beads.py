@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_landscape.finders.base import Search
+from lightning_landscape.connection import Reason
 from lightning_landscape.finders.chain import Segment
-from lightning_landscape.finders.steps import OptimizerFactory, averaging_weight
-from lightning_landscape.path import Reason
+from lightning_landscape.finders.search import Search
+from lightning_landscape.finders.training import OptimizerFactory, averaging_weight
 
 _JITTER = 1e-3  # first displacement of a bead, as a share of its segment's length
 _IMPROVEMENT = 0.99  # a check counts as progress when the loss fell below this share of the best

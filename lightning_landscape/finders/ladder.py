@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.alignment.permuted import permuted_copy
+from lightning_landscape.connection import Reason
+from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.bezier import BezierCurve
 from lightning_landscape.finders.chain import Chain, Segment
-from lightning_landscape.finders.permuted import permuted_copy
 from lightning_landscape.finders.polygonal_chain import PolygonalChain
+from lightning_landscape.finders.search import Search
 from lightning_landscape.finders.string_sampling import DynamicStringSampling
-from lightning_landscape.path import Reason
 
 
 class Ladder(PathFinder):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.connection import Reason
+from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain
-from lightning_landscape.path import Reason
+from lightning_landscape.finders.search import Search
 
 
 class LinearPath(PathFinder):

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.connection import Reason
+from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain
-from lightning_landscape.finders.steps import OptimizerFactory, averaging_weight, relative_adam
-from lightning_landscape.finders.watch import Watch
-from lightning_landscape.path import Path, Reason
+from lightning_landscape.finders.search import Search
+from lightning_landscape.finders.training import OptimizerFactory, Watch, averaging_weight, relative_adam
+from lightning_landscape.path import Path
 
 _JITTER = 1e-3  # first displacement of a bead, as a share of the distance between beads
 

@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 
-from lightning_landscape.finders.base import PathFinder, Search
+from lightning_landscape.connection import Reason
+from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.beads import Bead, train_beads
 from lightning_landscape.finders.chain import Chain
-from lightning_landscape.finders.steps import OptimizerFactory, relative_adam
-from lightning_landscape.path import Reason
+from lightning_landscape.finders.search import Search
+from lightning_landscape.finders.training import OptimizerFactory, relative_adam
 
 
 class DynamicStringSampling(PathFinder):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from lightning_landscape.detached import detached_copy
-from lightning_landscape.objective import Objective
 from lightning_landscape.path import Path, Profile
+from lightning_landscape.surface.detached import detached_copy
+from lightning_landscape.surface.objective import Objective
 
 _CHUNK = 256  # points in memory at a time
 

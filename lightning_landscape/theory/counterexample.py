@@ -36,9 +36,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_landscape.models.relu_network import ReLUNetwork
+from lightning_landscape.models.theorems.relu_network import ReLUNetwork
 from lightning_landscape.theory import kink_ordering
-from lightning_landscape.theory.weights import Weights, flatten, weights_at
+from lightning_landscape.theory.weight_lists import Weights, flatten, weights_at
 
 Batch = tuple[Tensor, Tensor]
 

@@ -30,12 +30,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_landscape.models.deep_linear_network import DeepLinearNetwork
+from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory import ridge
 from lightning_landscape.theory.regression import Batch, Regression
 from lightning_landscape.theory.subspaces import null_space
-from lightning_landscape.theory.weights import Weights, path_through, product, weights_at
+from lightning_landscape.theory.weight_lists import Weights, path_through, product, weights_at
 
 
 def connecting_path(module: DeepLinearNetwork, theta_a: Tensor, theta_b: Tensor, batch: Batch) -> Path:

@@ -33,11 +33,11 @@ import torch
 from scipy.linalg import qr
 from torch import Tensor
 
-from lightning_landscape.models.polynomial_network import PolynomialNetwork
+from lightning_landscape.models.theorems.polynomial_network import PolynomialNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory.regression import Batch, Regression
 from lightning_landscape.theory.subspaces import RANK_TOLERANCE, pseudo_inverse
-from lightning_landscape.theory.weights import Weights, path_through, weights_at
+from lightning_landscape.theory.weight_lists import Weights, path_through, weights_at
 
 _CANDIDATES = 8  # random weights to choose from, for each that is needed
 _SEED = 0

@@ -27,7 +27,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lightning_landscape.theory.weights import Weights
+from lightning_landscape.theory.weight_lists import Weights
 
 _REACH = 2.0  # of the data to the left of the first kink, the weakest one
 

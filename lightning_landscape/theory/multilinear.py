@@ -36,11 +36,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lightning_landscape.models.deep_linear_network import DeepLinearNetwork
+from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory.regression import Batch, Regression
 from lightning_landscape.theory.subspaces import null_space, plane_rotation, pseudo_inverse, spectral_norm
-from lightning_landscape.theory.weights import Weights, path_through, product, weights_at
+from lightning_landscape.theory.weight_lists import Weights, path_through, product, weights_at
 
 _EQUAL = 1e-8  # eigenvalues that differ by less than this share are one
 _LARGEST_ANGLE = math.pi / 8

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_landscape.models.quadratic_network import QuadraticNetwork
+from lightning_landscape.models.theorems.quadratic_network import QuadraticNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory import intrinsic_dimension
 from lightning_landscape.theory.regression import Batch
-from lightning_landscape.theory.weights import weights_at
+from lightning_landscape.theory.weight_lists import weights_at
 
 
 def sufficient_widths(num_inputs: int, num_layers: int) -> list[int]:

@@ -33,11 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_landscape.models.deep_linear_network import DeepLinearNetwork
+from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory.regression import Batch, Regression
 from lightning_landscape.theory.subspaces import OneParameterRotations, null_space
-from lightning_landscape.theory.weights import Weights, flatten, path_through, weights_at
+from lightning_landscape.theory.weight_lists import Weights, flatten, path_through, weights_at
 
 _GAP = 1e-12  # of the minimum, as a share of the loss at 0
 _ROUNDING = 1e-14  # of E, likewise

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_landscape.theory.weights import flatten, weights_at
+from lightning_landscape.theory.weight_lists import flatten, weights_at
 
 _DIGITS = 9  # of unit incoming weights that are compared when units are put in order
 _RANK = 1e-9  # singular values below this share of the largest count as zero

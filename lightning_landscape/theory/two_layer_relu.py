@@ -41,9 +41,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
-from lightning_landscape.models.two_layer_relu import TwoLayerReLU, into_ball
+from lightning_landscape.models.theorems.two_layer_relu import TwoLayerReLU, into_ball
 from lightning_landscape.path import Path
-from lightning_landscape.theory.weights import Weights, path_through, weights_at
+from lightning_landscape.theory.weight_lists import Weights, path_through, weights_at
 
 Batch = tuple[Tensor, Tensor]
 

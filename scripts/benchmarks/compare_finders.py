@@ -21,7 +21,6 @@ from pairs import PAIRS, Pair, Trained, trained
 from rich.console import Console
 
 from lightning_landscape.alignment import weight_matching
-from lightning_landscape.atomic import replacing
 from lightning_landscape.finders import (
     AutoNEB,
     BezierCurve,
@@ -33,6 +32,7 @@ from lightning_landscape.finders import (
     PolygonalChain,
     SimplifiedString,
 )
+from lightning_landscape.storage.atomic import replacing
 
 FINDERS: dict[str, PathFinder] = {
     "LinearPath": LinearPath(),

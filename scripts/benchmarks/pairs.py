@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_landscape import LossSurface
-from lightning_landscape.atomic import replacing
 from lightning_landscape.datamodules import (
     CIFAR10DataModule,
     DigitsDataModule,
     MNISTDataModule,
     PolynomialDataModule,
 )
-from lightning_landscape.datamodules.in_memory import InMemoryDataModule
+from lightning_landscape.datamodules.parts.in_memory import InMemoryDataModule
 from lightning_landscape.models import ImageClassifier, PolynomialRegressor
+from lightning_landscape.storage.atomic import replacing
 
 _EVERY = 10  # training steps between looks at E
 

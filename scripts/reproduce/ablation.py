@@ -22,7 +22,7 @@ from tasks import TASKS
 
 from lightning_landscape import Connection
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
-from lightning_landscape.tensor_files import read_safetensors
+from lightning_landscape.storage.tensor_files import read_safetensors
 
 _STEPS = 5000  # for a bead of ours, which gives up after 1000 by default
 

@@ -21,7 +21,7 @@ import community_overlap
 import pages
 from community_methods import BASELINES, NETWORKS, REPOSITORY, Trained
 
-from lightning_landscape.atomic import replacing
+from lightning_landscape.storage.atomic import replacing
 
 REPORT = REPOSITORY / "docs" / "results" / "community.md"
 PARTS = {

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pages import table
 
-from lightning_landscape.record import Record
+from lightning_landscape.storage.rows import Record
 
 # p = 0 and q = 18 / n: degree 4/5 of 18, and the largest SNR that it allows.
 DEGREE, RATIO = 14.4, 0.9

@@ -26,7 +26,7 @@ from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN
-from lightning_landscape.record import Record
+from lightning_landscape.storage.rows import Record
 
 
 @dataclass(frozen=True)

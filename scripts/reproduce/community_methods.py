@@ -33,8 +33,8 @@ from lightning_landscape.community import (
 )
 from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN, PyGCommunityModel
-from lightning_landscape.models.community_classifier import CommunityClassifier
-from lightning_landscape.record import Record
+from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
+from lightning_landscape.storage.rows import Record
 
 REPOSITORY = Path(__file__).parents[2]
 Row = dict[str, Any]

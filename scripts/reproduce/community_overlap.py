@@ -9,7 +9,7 @@ from community_methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, 
 from matplotlib.figure import Figure
 from pages import table
 
-from lightning_landscape.record import Record
+from lightning_landscape.storage.rows import Record
 
 RATIOS = (0.5, 0.8, 1.0, 1.17, 1.33, 1.69, 2.08, 2.52, 3.0)
 

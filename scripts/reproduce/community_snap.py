@@ -22,11 +22,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from lightning_landscape.atomic import replacing
 from lightning_landscape.community import AffiliationGraphFit, CommunityGraph, LaplacianSpectral
 from lightning_landscape.datamodules import SNAPCommunityDataModule
 from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN
+from lightning_landscape.storage.atomic import replacing
 
 REPOSITORY = Path(__file__).parents[2]
 REPORT = REPOSITORY / "docs" / "results" / "community_snap.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lightning_landscape.atomic import replacing
+from lightning_landscape.storage.atomic import replacing
 
 
 class PageError(ValueError):

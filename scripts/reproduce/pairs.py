@@ -18,9 +18,9 @@ from tasks import TASKS
 from torch import Tensor
 
 from lightning_landscape import Connection, LossSurface
-from lightning_landscape.atomic import replacing
 from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder, PathFinder
-from lightning_landscape.tensor_files import SnapshotError, read_safetensors, write_safetensors
+from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.tensor_files import SnapshotError, read_safetensors, write_safetensors
 
 Mode = Literal["faithful", "strict"]
 MODES: tuple[Mode, ...] = ("faithful", "strict")

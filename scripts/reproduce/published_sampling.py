@@ -11,9 +11,12 @@ from task import Recipe
 from torch import Tensor
 
 from lightning_landscape import LossSurface
-from lightning_landscape.finders.base import Budget, Ledger, PathFinder, Progress, Search
+from lightning_landscape.connection import Connection, Reason, Verdict
+from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain, Segment, measure
-from lightning_landscape.path import Connection, Path, Reason, Verdict
+from lightning_landscape.finders.search import Budget, Ledger, Search
+from lightning_landscape.path import Path
+from lightning_landscape.surface.work import Progress
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from summary import Mean, Row, Summary, summarize
 from task import Settings
 from tasks import TASKS
 
-from lightning_landscape.atomic import replacing
+from lightning_landscape.storage.atomic import replacing
 
 _LEGEND = """\
 - **length**: arc length / distance of the endpoints, of the weights without biases, mean -+ standard error over the

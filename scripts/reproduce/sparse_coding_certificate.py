@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_landscape.models import UnrolledSparseCoder
-from lightning_landscape.plots import LEVEL, LINEAR, PATH
+from lightning_landscape.report.style import LEVEL, LINEAR, PATH
 from lightning_landscape.sparse_coding import (
     LassoProblem,
     SparseCodingBatch,

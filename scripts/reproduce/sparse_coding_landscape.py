@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from sparse_coding_reference import ResultError
 from sparse_coding_training import REPOSITORY
 
-from lightning_landscape.atomic import replacing
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
-from lightning_landscape.plots import LEVEL, LINEAR, PATH
+from lightning_landscape.report.style import LEVEL, LINEAR, PATH
+from lightning_landscape.storage.atomic import replacing
 
 RECIPE = REPOSITORY / "configs" / "lista_landscape.yaml"
 Check = dict[str, Any]

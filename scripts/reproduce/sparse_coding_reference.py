@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from lightning_landscape.atomic import replacing
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.metrics.iterations_equivalent import ROUNDING
 from lightning_landscape.sparse_coding import (
@@ -18,6 +17,7 @@ from lightning_landscape.sparse_coding import (
     fista_iterates,
     ista_iterates,
 )
+from lightning_landscape.storage.atomic import replacing
 
 _SOLVERS = {"ista": ista_iterates, "fista": fista_iterates}
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sparse_coding_reference import ResultError, kept_reference, signals
 from sparse_coding_training import DATASETS, data_of, kept_rows, load, training_of
 
-from lightning_landscape.plots import STYLE, save_figure
+from lightning_landscape.report.style import STYLE, save_figure
 
 PARTS = (*DATASETS, "certificate", "landscape")
 _TITLES = {

@@ -15,9 +15,9 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sparse_coding_reference import Reference, ResultError, signals
 
-from lightning_landscape.atomic import replacing
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
+from lightning_landscape.storage.atomic import replacing
 
 REPOSITORY = Path(__file__).parents[2]
 NETWORKS = ("lista", "l_fista", "facnet", "lista_cp", "alista", "tilista", "slista")

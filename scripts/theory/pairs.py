@@ -19,7 +19,6 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_landscape import LossSurface
-from lightning_landscape.atomic import replacing
 from lightning_landscape.datamodules import PlantedTeacherDataModule
 from lightning_landscape.finders import (
     AutoNEB,
@@ -34,6 +33,7 @@ from lightning_landscape.finders import (
 )
 from lightning_landscape.models import DeepLinearNetwork, PolynomialNetwork, QuadraticNetwork, TwoLayerReLU
 from lightning_landscape.path import Profile
+from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.theory import deep_linear, intrinsic_dimension, measure_bound, quadratic, two_layer_relu
 from lightning_landscape.theory.counterexample import component, counterexample
 

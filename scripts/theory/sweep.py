@@ -25,9 +25,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
-from lightning_landscape.atomic import replacing
 from lightning_landscape.datamodules import PlantedTeacherDataModule
 from lightning_landscape.models import TwoLayerReLU
+from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.theory.two_layer_relu import construct
 
 L1 = 1e-3

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_landscape.atomic import replacing
+from lightning_landscape.storage.atomic import replacing
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

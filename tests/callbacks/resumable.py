@@ -17,9 +17,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_landscape import surface
 from lightning_landscape.callbacks import LevelSetConnectivity, publishing
 from lightning_landscape.finders import DynamicStringSampling
+from lightning_landscape.surface import loss_surface as surface
 
 EPOCHS = 5
 SAVED = {

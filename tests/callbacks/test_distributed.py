@@ -18,8 +18,8 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from resumable import Net
 from two_ranks import SCENARIOS
 
+from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks import LevelSetConnectivity
-from lightning_landscape.callbacks.ranks import on_rank_zero
 
 Results = dict[str, list[dict[str, Any]]]
 

@@ -19,13 +19,13 @@ from test_merge_tree import fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_landscape import surface
+from lightning_landscape.attach.copies import Schedule, train_child
 from lightning_landscape.callbacks import ForkStability, fork
-from lightning_landscape.callbacks.child import Schedule, train_child
 from lightning_landscape.callbacks.fork import METRICS, classification_error
 from lightning_landscape.datamodules import DigitsDataModule
 from lightning_landscape.models import ImageClassifier
-from lightning_landscape.weights import module_state
+from lightning_landscape.storage.named_tensors import module_state
+from lightning_landscape.surface import loss_surface as surface
 
 FAST = {"num_batches": 2, "samples": 3, "on_error": "raise"}
 

@@ -18,11 +18,12 @@ from pytorch_lightning.strategies import FSDPStrategy
 from resumable import Net, data
 from test_bit_identity import CASES, assert_same, train
 
-from lightning_landscape import components, surface
 from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree, SnapshotRecorder, merge_tree
 from lightning_landscape.callbacks.merge_tree import METRICS
+from lightning_landscape.components import merge_tree as components
 from lightning_landscape.finders import DynamicStringSampling, LinearPath
-from lightning_landscape.snapshots import SnapshotStore
+from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.surface import loss_surface as surface
 
 FAST = {"num_batches": 2, "on_error": "raise"}
 

@@ -18,11 +18,12 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger
 from resumable import EPOCHS, KILLED, SAVED, run, without_figures
 
-from lightning_landscape import SnapshotStore, surface
+from lightning_landscape import SnapshotStore
 from lightning_landscape.callbacks import LevelSetConnectivity, publishing
-from lightning_landscape.callbacks.check_log import CheckLog
 from lightning_landscape.finders import LinearPath
-from lightning_landscape.snapshots import SnapshotError
+from lightning_landscape.storage.check_log import CheckLog
+from lightning_landscape.storage.snapshots import SnapshotError
+from lightning_landscape.surface import loss_surface as surface
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_landscape.callbacks import snapshots as module_under_test
 from lightning_landscape.callbacks.snapshots import SnapshotRecorder
-from lightning_landscape.snapshots import SnapshotError, module_state
+from lightning_landscape.storage.snapshots import SnapshotError, module_state
 
 STEPS = 3  # batches in an epoch
 

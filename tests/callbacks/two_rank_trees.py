@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from two_ranks import DEADLINE, Unnormalised
 
-from lightning_landscape import surface
 from lightning_landscape.callbacks import ForkStability, MergeTree, fork, merge_tree
 from lightning_landscape.finders import LinearPath
-from lightning_landscape.weights import content_hash
+from lightning_landscape.storage.named_tensors import content_hash
+from lightning_landscape.surface import loss_surface as surface
 
 
 def error_of(module: Any, batch: Any) -> Tensor:

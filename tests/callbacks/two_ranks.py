@@ -20,10 +20,10 @@ from resumable import Net, data, rugged, without_figures
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_landscape import surface
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import DynamicStringSampling, LinearPath, PathFinder
-from lightning_landscape.weights import content_hash, module_state
+from lightning_landscape.storage.named_tensors import content_hash, module_state
+from lightning_landscape.surface import loss_surface as surface
 
 DEADLINE = 100  # seconds after which a rank counts as waiting for ever
 

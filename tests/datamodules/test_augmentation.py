@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_landscape.attach.probe import TrainingData
 from lightning_landscape.callbacks import LevelSetConnectivity, publishing
-from lightning_landscape.callbacks.probe import TrainingData
 from lightning_landscape.datamodules import CIFAR10DataModule
-from lightning_landscape.datamodules.augmentation import AugmentingLoader, flip_and_crop
+from lightning_landscape.datamodules.parts.augmentation import AugmentingLoader, flip_and_crop
 from lightning_landscape.finders import DynamicStringSampling
 from lightning_landscape.models import ImageClassifier
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from lightning_landscape.datamodules import CIFAR10DataModule, CIFAR100DataModule
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
+from lightning_landscape.storage.atomic import CorruptFileError
 
 PER_BATCH, NUM_TEST = 12, 10
 NUM_TRAIN = 5 * PER_BATCH

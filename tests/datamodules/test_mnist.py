@@ -17,7 +17,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from lightning_landscape.datamodules import MNISTDataModule
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
+from lightning_landscape.storage.atomic import CorruptFileError
 
 NAMES = [name for name, _ in MNIST.resources]
 NUM_TRAIN, NUM_TEST = 60, 20

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
-from lightning_landscape.datamodules.number_tables import read_number_table
+from lightning_landscape.datamodules.parts.number_tables import read_number_table
+from lightning_landscape.storage.atomic import CorruptFileError
 
 
 @pytest.mark.parametrize(

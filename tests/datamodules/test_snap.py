@@ -12,8 +12,8 @@ import torch
 from torch_geometric.data import Batch
 
 from lightning_landscape.datamodules import SNAPCommunityDataModule, snap
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
-from lightning_landscape.tensor_files import SnapshotError
+from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.tensor_files import SnapshotError
 
 Rows = list[tuple[int, ...]]
 GADGETS = 20

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightning_landscape import LossSurface
-from lightning_landscape.callbacks.probe import TrainingData
+from lightning_landscape.attach.probe import TrainingData
 from lightning_landscape.datamodules import SparseCodingDataModule
-from lightning_landscape.datamodules.fresh_batches import FreshBatches, FreshSampler
-from lightning_landscape.datamodules.idx_cache import CorruptFileError
+from lightning_landscape.datamodules.parts.fresh_batches import FreshBatches, FreshSampler
 from lightning_landscape.sparse_coding import SparseCodingBatch
+from lightning_landscape.storage.atomic import CorruptFileError
 
 GENERATED = ["gaussian", "unit-correlation", "adversarial", "supervised"]
 SIZES = {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_landscape import Connection, LossSurface
+from lightning_landscape.connection import Reason
 from lightning_landscape.finders import (
     BezierCurve,
     Budget,
@@ -19,10 +20,9 @@ from lightning_landscape.finders import (
     PathFinder,
     PolygonalChain,
 )
-from lightning_landscape.finders.base import Ledger, Search
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.ladder import _aligned
-from lightning_landscape.path import Reason
+from lightning_landscape.finders.search import Ledger, Search
 
 LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
 

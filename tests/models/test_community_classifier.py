@@ -19,7 +19,7 @@ from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.finders import DynamicStringSampling
 from lightning_landscape.metrics.overlap import chance_overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN, PyGCommunityModel
-from lightning_landscape.models.community_classifier import CommunityClassifier
+from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
 
 MODELS: dict[str, Callable[[], CommunityClassifier]] = {
     "gnn": lambda: CommunityGNN(2, 2, 4, clipped=True),

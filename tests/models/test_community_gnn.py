@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 from lightning_landscape.community import CommunityGraph, community_graph, stochastic_block_model
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN, PyGCommunityModel
-from lightning_landscape.models.graph_operators import NodeOperators
+from lightning_landscape.models.graphs.graph_operators import NodeOperators
 from lightning_landscape.surface import LossSurface
 
 MODELS = [

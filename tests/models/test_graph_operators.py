@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from lightning_landscape.community import CommunityGraph, community_graph, stochastic_block_model
-from lightning_landscape.models.graph_operators import InstanceNorm, NodeOperators, Segments
+from lightning_landscape.models.graphs.graph_operators import InstanceNorm, NodeOperators, Segments
 
 
 def sbm(n: int, seed: int) -> CommunityGraph:

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_landscape.community import CommunityGraph, community_graph
 from lightning_landscape.models import PyGCommunityModel
-from lightning_landscape.models.community_classifier import CommunityClassifier
+from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
 
 
 def star_and_isolated() -> CommunityGraph:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_landscape.models.resnet import resnet20
+from lightning_landscape.models.images.resnet import resnet20
 
 
 def layers(network: nn.Module, kind: type[nn.Module]) -> list[Any]:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_landscape import LossSurface
-from lightning_landscape.batch_norm import BatchNormMode
+from lightning_landscape.connection import Connection
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.models import ImageClassifier
-from lightning_landscape.path import Connection
+from lightning_landscape.surface.batch_norm import BatchNormMode
 
 Batches = list[tuple[Tensor, Tensor]]
 

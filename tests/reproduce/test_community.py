@@ -18,7 +18,7 @@ from lightning_landscape.cli import main as landscape
 from lightning_landscape.community import CommunityGraph
 from lightning_landscape.metrics.overlap import chance_overlap
 from lightning_landscape.models import CommunityGNN
-from lightning_landscape.record import Record
+from lightning_landscape.storage.rows import Record
 
 import community  # isort: skip
 import community_disassortative  # isort: skip

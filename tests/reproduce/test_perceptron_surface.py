@@ -9,7 +9,7 @@ import torch
 from lightning_landscape import LossSurface
 from lightning_landscape.datamodules import PolynomialDataModule
 from lightning_landscape.models import PolynomialRegressor
-from lightning_landscape.surface import Work
+from lightning_landscape.surface.work import Work
 
 from perceptron_surface import PerceptronSurface  # isort: skip
 from polynomials import CUBICS, QUADRATICS  # isort: skip

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from lightning_landscape import LossSurface, Verdict
-from lightning_landscape.path import Connection, Reason
+from lightning_landscape.connection import Connection, Reason
 
 from published_sampling import PublishedSampling  # isort: skip
 from task import Recipe  # isort: skip

@@ -12,7 +12,7 @@ from torch import nn
 from lightning_landscape.models import DeepLinearNetwork
 from lightning_landscape.theory.deep_linear import canonical_states, connecting_path, descent_path
 from lightning_landscape.theory.regression import Regression
-from lightning_landscape.theory.weights import weights_at
+from lightning_landscape.theory.weight_lists import weights_at
 
 widths = st.integers(1, 4)
 spare = st.lists(st.integers(1, 3), min_size=0, max_size=3)

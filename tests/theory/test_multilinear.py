@@ -13,7 +13,7 @@ from lightning_landscape.models import DeepLinearNetwork
 from lightning_landscape.theory import measure_bound
 from lightning_landscape.theory.multilinear import descent_path
 from lightning_landscape.theory.regression import Regression
-from lightning_landscape.theory.weights import weights_at
+from lightning_landscape.theory.weight_lists import weights_at
 
 widths = st.integers(1, 5)
 

@@ -10,7 +10,7 @@ from lightning_landscape.models import DeepLinearNetwork
 from lightning_landscape.theory.deep_linear import connecting_path, descent_path
 from lightning_landscape.theory.regression import Regression
 from lightning_landscape.theory.ridge import RidgeProblem
-from lightning_landscape.theory.weights import weights_at
+from lightning_landscape.theory.weight_lists import weights_at
 
 widths = st.integers(1, 3)
 ridges = st.sampled_from([1e-2, 0.1, 1.0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_landscape import LossSurface
 from lightning_landscape.models import DeepLinearNetwork, TwoLayerReLU
 from lightning_landscape.theory.symmetries import canonical_basis, canonical_units, change_basis, permute_and_rescale
-from lightning_landscape.theory.weights import weights_at
+from lightning_landscape.theory.weight_lists import weights_at
 
 widths = st.lists(st.integers(1, 5), min_size=3, max_size=5)
 seeds = st.integers(0, 2**31 - 1)

@@ -15,7 +15,7 @@ from lightning_landscape.datamodules import PlantedTeacherDataModule
 from lightning_landscape.models import TwoLayerReLU
 from lightning_landscape.theory import measure_bound
 from lightning_landscape.theory.two_layer_relu import connecting_path, construct
-from lightning_landscape.theory.weights import flatten, weights_at
+from lightning_landscape.theory.weight_lists import flatten, weights_at
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

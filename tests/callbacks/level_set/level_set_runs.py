@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_landscape import Connection
 from lightning_landscape.callbacks import LevelSetConnectivity
+from lightning_landscape.connection import Reason
 from lightning_landscape.finders import PathFinder
-from lightning_landscape.finders.base import Search
 from lightning_landscape.finders.chain import Chain
-from lightning_landscape.path import Reason
+from lightning_landscape.finders.search import Search
 
 METRICS = {
     f"landscape/{name}"

@@ -11,7 +11,7 @@ from level_set_runs import BATCHES, METRICS, Failing, Net, attached, rows_on_dis
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_landscape import SnapshotStore
-from lightning_landscape.callbacks.check_log import CheckLog
+from lightning_landscape.storage.check_log import CheckLog
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 

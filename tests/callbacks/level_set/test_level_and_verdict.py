@@ -11,9 +11,10 @@ import torch
 from level_set_runs import BATCHES, Failing, Net, Ring, attached, other_weights, trainer_of
 from torch import Tensor, nn
 
-from lightning_landscape import Connection, surface
+from lightning_landscape import Connection
+from lightning_landscape.connection import Reason
 from lightning_landscape.finders import LinearPath
-from lightning_landscape.path import Reason
+from lightning_landscape.surface import loss_surface as surface
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 

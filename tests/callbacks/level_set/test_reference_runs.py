@@ -10,7 +10,7 @@ from level_set_runs import Net, Ring, attached, other_weights, trainer_of
 from pytorch_lightning import LightningModule
 
 from lightning_landscape import SnapshotStore
-from lightning_landscape.snapshots import SnapshotError
+from lightning_landscape.storage.snapshots import SnapshotError
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 

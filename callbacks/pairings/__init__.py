@@ -1,0 +1,1 @@
+"""What the present weights are compared with, one pairing a file."""

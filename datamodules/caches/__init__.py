@@ -1,0 +1,1 @@
+"""Raw files of a data set, unpacked once into a cache folder."""

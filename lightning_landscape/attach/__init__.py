@@ -1,0 +1,1 @@
+"""What may be done beside a running fit; the run stays bit-identical."""

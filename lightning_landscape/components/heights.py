@@ -1,0 +1,258 @@
+"""Which pairs of many points are searched for a path, so that k points cost about k - 1 searches."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import minimum_spanning_tree
+from torch import Tensor
+
+from lightning_landscape.components.merge_tree import MergeTree
+from lightning_landscape.components.sharding import Share, in_turn
+from lightning_landscape.connection import Connection
+from lightning_landscape.finders import Budget, DynamicStringSampling, LinearPath, PathFinder
+from lightning_landscape.storage.named_tensors import content_hash
+from lightning_landscape.storage.rows import Record
+from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.work import Progress
+
+PairChoice = Literal["tree", "all"]
+Pair = tuple[int, int]
+Array = NDArray[np.float64]
+_ROUNDING = 1e-6  # relative, of float32
+
+
+@dataclass(frozen=True, eq=False)
+class PairwiseHeights:
+    """Heights between k points, and what the searches for them found.
+
+    Attributes:
+        names: of the points.
+        losses: E at the points, shape (k,).
+        heights: of the lowest path known, shape (k, k), symmetric: that of the search where there was one, else
+            that of the straight line; NaN between points whose loss is not finite.
+        rows: one a searched pair: ``a``, ``b`` and the fields of :class:`~lightning_landscape.connection.Connection`.
+    """
+
+    names: tuple[str, ...]
+    losses: Array
+    heights: Array
+    rows: list[dict[str, Any]] = field(repr=False)
+
+    def tree(self) -> MergeTree:
+        """The merge tree of these heights."""
+        return MergeTree.from_heights(self.losses, self.heights, self.names)
+
+
+def untouched(seed: int) -> AbstractContextManager[None]:
+    """Leaves the global random state to itself."""
+    return nullcontext()
+
+
+def search_heights(
+    surface: LossSurface,
+    points: Mapping[str, Tensor],
+    finder: PathFinder | None = None,
+    *,
+    pairs: PairChoice = "tree",
+    level: float | None = None,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
+    record: Record | None = None,
+    share: Share = in_turn,
+    isolate: Callable[[int], AbstractContextManager[None]] = untouched,
+) -> PairwiseHeights:
+    """Heights between k points of a loss surface, for :class:`~lightning_landscape.components.MergeTree`.
+
+    ``pairs="tree"`` measures the straight line between all pairs, which is cheap, and searches a path for the
+    k - 1 edges of the minimum spanning tree of these heights alone (Kruskal's: what joins the points at the lowest
+    level that lines can). ``"all"`` searches k (k - 1) / 2 pairs. All heights are those of paths, so both give upper
+    bounds of the saddles; and as a search never returns a path above the line, and does not depend on the pairs
+    searched before it, every height of ``"all"`` is at most that of ``"tree"``, and so is every N_u.
+
+    A finder that permutes units (``aligned`` in its rows) counts a point and its permuted copies as one.
+
+    Results depend on neither order nor number of processes: each search draws its random numbers from a seed that
+    is a hash of its two points, when ``isolate`` is given.
+
+    Args:
+        surface: the loss surface E.
+        points: the k >= 1 points by name, each of shape (P,).
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        pairs: see above.
+        level: for every search; ``None`` takes it from the two ends and the finder's margin.
+        budget: of each search.
+        progress: called with a description and the fraction done.
+        record: of finished searches: one that is there is not done again, if the two points, their losses and the
+            settings of the search are the same.
+        share: how the work is divided, see :class:`~lightning_landscape.components.sharding.Sharded`.
+        isolate: entered with a seed around every search, as ``callbacks.rng.isolated_rng``, for training batches
+            that draw from global random states.
+
+    Raises:
+        ValueError: for no points, a wrong shape or an unknown choice of pairs.
+
+    Example:
+        >>> import torch
+        >>> from lightning_landscape import LossSurface
+        >>> waves = torch.nn.Linear(1, 1, bias=False)  # minima at the integers, hills of height 1 between them
+        >>> surface = LossSurface(waves, [None], loss_fn=lambda m, batch: (m.weight * torch.pi).sin().square().sum())
+        >>> points = {name: torch.tensor([float(name)]) for name in ("0", "1", "2", "5")}
+        >>> found = search_heights(surface, points, LinearPath())
+        >>> [row["a"] + "-" + row["b"] for row in found.rows], found.tree().num_components([0.5, 1.0]).tolist()
+        (['0-1', '0-2', '0-5'], [4, 1])
+    """
+    if not points:
+        raise ValueError("points is empty: a merge tree needs at least one point")
+    if pairs not in get_args(PairChoice):
+        raise ValueError(f"pairs must be one of {', '.join(get_args(PairChoice))}, got {pairs!r}")
+    searches = _Searches(surface, points, finder or DynamicStringSampling(), level, budget, record, isolate)
+    steps = _Steps(progress)
+    # The first of them chooses for all by the clock how stacks are evaluated.
+    surface.vectorized.update(share(searches.decide, [0])[0])
+    losses = np.array(share(searches.loss, range(len(points))), dtype=np.float64)
+    searches.losses = losses
+    finite = [index for index in range(len(points)) if math.isfinite(losses[index])]
+    candidates = list(itertools.combinations(finite, 2))
+    heights = np.full((len(points), len(points)), math.nan)
+    np.fill_diagonal(heights, losses)
+    if pairs == "tree":
+        lines = share(steps.counted(searches.line, "straight lines", len(candidates)), candidates)
+        _fill(heights, candidates, lines)
+        candidates = cheapest_tree(candidates, lines)
+    rows = share(steps.counted(searches.search, "paths", len(candidates)), candidates)
+    _fill(heights, candidates, [searches.height(row, pair) for row, pair in zip(rows, candidates, strict=True)])
+    return PairwiseHeights(tuple(points), losses, heights, rows)
+
+
+def cheapest_tree(pairs: Sequence[Pair], costs: Sequence[float]) -> list[Pair]:
+    """The edges of the minimum spanning tree, cheapest first; equal ones in the order of ``pairs``.
+
+    A cost that is NaN comes after all others. Where the pairs do not connect all points, there is a tree for each
+    part.
+
+    Example:
+        >>> cheapest_tree([(0, 1), (0, 2), (1, 2)], [3.0, 1.0, 2.0])
+        [(0, 2), (1, 2)]
+    """
+    if not pairs:
+        return []
+    order = sorted(range(len(pairs)), key=lambda index: (math.isnan(costs[index]), costs[index], index))
+    # Ranks from 1: SciPy reads a cost of 0 as no edge, and may return either of two equal ones.
+    rank = np.empty(len(pairs), dtype=np.int64)
+    rank[order] = np.arange(1, len(pairs) + 1)
+    rows, columns = np.array(pairs).T
+    size = int(columns.max()) + 1
+    kept = minimum_spanning_tree(csr_array((rank, (rows, columns)), shape=(size, size)))
+    return [pairs[order[int(place) - 1]] for place in sorted(kept.data)]
+
+
+class _Searches:
+    """What is done for one point or one pair, whatever process it falls to."""
+
+    def __init__(
+        self,
+        surface: LossSurface,
+        points: Mapping[str, Tensor],
+        finder: PathFinder,
+        level: float | None,
+        budget: Budget | None,
+        record: Record | None,
+        isolate: Callable[[int], AbstractContextManager[None]],
+    ) -> None:
+        self._surface = surface
+        self._names = list(points)
+        self._thetas = list(points.values())
+        self._finder = finder
+        self._level = level
+        self._budget = budget
+        self._record = record
+        self._isolate = isolate
+        self._hashes = [content_hash({"theta": theta}) for theta in self._thetas]
+        limits = None if budget is None else [budget.work, budget.max_seconds]
+        self._settings = json.dumps([finder.describe(), level, limits], sort_keys=True)
+        self.losses = np.empty(0)
+
+    def decide(self, _: int) -> dict[str, bool | None]:
+        if None in self._surface.vectorized.values():
+            with self._isolate(0):
+                copy.copy(self._surface).decide()  # the work of the original goes on counting
+        return dict(self._surface.vectorized)
+
+    def loss(self, index: int) -> float:
+        with self._isolate(0):
+            return self._surface.loss(self._thetas[index])
+
+    def line(self, pair: Pair) -> float:
+        with self._isolate(0):
+            first, second = (self._thetas[index] for index in pair)
+            found = LinearPath(samples=self._finder.samples).connect(self._surface, first, second)
+        return self.height(found.to_dict(), pair)
+
+    def search(self, pair: Pair) -> dict[str, Any]:
+        first, second = pair
+        parts = [self._settings, self._hashes[first], self._hashes[second]]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        row = None if self._record is None else self._record.get(key)
+        if row is None or not self._agrees(row, pair):
+            with self._isolate(int(key[:8], 16)):
+                connection: Connection = self._finder.connect(
+                    self._surface, self._thetas[first], self._thetas[second], level=self._level, budget=self._budget
+                )
+            row = connection.to_dict()
+            if self._record is not None:
+                self._record.put(key, row)
+        return {"a": self._names[first], "b": self._names[second], **row}
+
+    def height(self, row: Mapping[str, Any], pair: Pair) -> float:
+        """The height of a path as one with the losses of the points, NaN if it was not finite.
+
+        The ends of a path are evaluated in stacks, which rounds otherwise than a point alone: a path that is
+        highest at an end would seem to rise above it, and count as a component of its own for a moment.
+        """
+        if None in (row["height"], row["loss_a"], row["loss_b"]):
+            return math.nan
+        top, end = float(self.losses[list(pair)].max()), max(row["loss_a"], row["loss_b"])
+        return top if row["height"] <= end + _ROUNDING * abs(end) else max(top, row["height"])
+
+    def _agrees(self, row: Mapping[str, Any], pair: Pair) -> bool:
+        """Whether a recorded search was made on this surface, judged by the losses of its ends."""
+        known: Any = (row.get("loss_a"), row.get("loss_b"))
+        return all(isinstance(loss, float) for loss in known) and np.allclose(
+            known, self.losses[list(pair)], rtol=1e-4, atol=1e-6
+        )
+
+
+class _Steps:
+    """Progress over the items of this process."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+
+    def counted(self, function: Callable[[Pair], Any], description: str, total: int) -> Callable[[Pair], Any]:
+        if self._progress is None:
+            return function
+        progress, done = self._progress, itertools.count()
+
+        def shown(pair: Pair) -> Any:
+            number = next(done)
+            progress(f"{description}: {number + 1} of {total}", number / total)
+            return function(pair)
+
+        return shown
+
+
+def _fill(heights: Array, pairs: Sequence[Pair], values: Sequence[float]) -> None:
+    for (first, second), value in zip(pairs, values, strict=True):
+        heights[first, second] = heights[second, first] = value

@@ -1,0 +1,108 @@
+"""One search: what it may spend, what it has spent, and what it goes on from."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+
+from lightning_landscape.finders.chain import Chain, Segment
+from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.work import Progress, Work
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend.
+
+    Work is counted, not timed, so that a search ends at the same place on every machine: its unit is one
+    training step (forward and backward of one point on one batch), a forward pass is a third of it. The
+    straight line and the final measurement are always made, and come on top.
+
+    Args:
+        work: training steps for the search beyond the straight line, or ``None`` for no limit.
+        max_seconds: an extra brake on wall time, which makes results depend on the machine.
+
+    Raises:
+        ValueError: for a negative or NaN limit.
+
+    Example:
+        >>> Budget(work=100).work
+        100
+    """
+
+    work: float | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("work", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0 or None for no limit, got {value}")
+
+
+class Ledger:
+    """A budget being spent: what a surface has computed since the ledger was opened.
+
+    Args:
+        surface: the surface whose work is counted.
+        budget: the limits.
+    """
+
+    def __init__(self, surface: LossSurface, budget: Budget) -> None:
+        self._surface = surface
+        self._budget = budget
+        self._opened = time.perf_counter()
+        self._before = self._searching = copy.copy(surface.work)
+
+    def begin(self) -> None:
+        """From here on work counts against the budget."""
+        self._searching = copy.copy(self._surface.work)
+
+    @property
+    def spent(self) -> Work:
+        """Work so far."""
+        return self._surface.work.since(self._before)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return time.perf_counter() - self._opened
+
+    @property
+    def remaining(self) -> float:
+        """Training steps left; 0 once the time is up, infinite without limits."""
+        limit = self._budget.max_seconds
+        if limit is not None and self.seconds >= limit:
+            return 0.0
+        if self._budget.work is None:
+            return math.inf
+        return max(0.0, self._budget.work - self._surface.work.since(self._searching).total)
+
+    def part(self, share: float) -> Ledger:
+        """A ledger for a part of the search, limited to a share of what remains; what it spends is spent here too."""
+        limit, left = self._budget.max_seconds, self.remaining
+        seconds = None if limit is None else share * max(0.0, limit - self.seconds)
+        return Ledger(self._surface, Budget(None if math.isinf(left) else share * left, seconds))
+
+
+@dataclass
+class Search:
+    """One call of :meth:`PathFinder.connect`: what a finder reads, and spends.
+
+    Attributes:
+        surface: the loss surface.
+        level: the level u that the path has to stay below.
+        ledger: the budget.
+        line: the straight segment, sampled.
+        chain: the lowest chain so far, sampled, from which the search goes on; the straight line at first.
+        progress: told what is being done.
+    """
+
+    surface: LossSurface
+    level: float
+    ledger: Ledger
+    line: Segment
+    chain: Chain
+    progress: Progress

@@ -1,0 +1,114 @@
+"""How the points of a path take their steps: optimisers at the scale of the pair, and averages of iterates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_landscape.finders.chain import Chain
+from lightning_landscape.finders.search import Search
+from lightning_landscape.path import Path
+
+OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
+_STEP = 0.05  # step of Adam, as a share of the root mean square difference of a coordinate
+_RECENCY = 8  # of the polynomial-decay average (Shamir & Zhang 2013), their eta
+
+
+def relative_adam(length: float, dimension: int) -> OptimizerFactory:
+    """Adam with steps of 0.05 times the root mean square coordinate difference of two points.
+
+    Args:
+        length: distance of the points.
+        dimension: P, the number of coordinates.
+
+    Example:
+        >>> round(relative_adam(length=6.0, dimension=9)([torch.zeros(9)]).param_groups[0]["lr"], 12)
+        0.1
+    """
+    return lambda points: torch.optim.Adam(points, lr=_STEP * (length / math.sqrt(dimension)))
+
+
+def averaging_weight(step: int) -> float:
+    """Weight of the iterate of ``step`` = 1, 2, ... in the running average: the first replaces what was there."""
+    return (_RECENCY + 1) / (_RECENCY + step)
+
+
+_PAUSE = 5  # least training steps between looks
+
+
+_WHOLE = 4  # looks before the first that is whole
+
+
+class Watch:
+    """Looks at a path in training: at one point often, at the whole path where that pays.
+
+    A path is not below the level while it is above it where the last whole look found it highest; so that
+    point, one evaluation of E, is looked at first. The whole path is sampled when the point has come
+    below the level, and each time the work has doubled, so that a search that is stopped has
+    a path to show. After a look at least as much is spent on training as the look has cost.
+
+    Args:
+        search: the running search.
+
+    Attributes:
+        best: the lowest path of all whole looks, and of what the search started from.
+        latest: the path of the last whole look, likewise.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._start = search.surface.work.total
+        self._pause = max(_PAUSE, search.surface.evaluation_passes)
+        self._due = float(self._pause)
+        self._whole = float(_WHOLE * self._pause)
+        self._highest = search.chain.highest
+        self.best = self.latest = search.chain
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a look."""
+        return self._spent >= self._due
+
+    def verified(self, corners: Tensor) -> bool:
+        """Looks at the path through ``corners`` (K, P), ends excluded: whether it lies below the level."""
+        before = self._spent
+        path = Path(self._search.chain.through(corners).beads())
+        loss = self._search.surface.loss(path(self._highest))
+        if loss <= self._search.level or before >= self._whole:
+            self._whole = max(self._whole, 2 * before)
+            self._measure(corners)
+        self._looked(before)
+        return self.best.height <= self._search.level
+
+    def reached(self, corners: Tensor) -> bool:
+        """Looks at the ``corners`` (K, P) alone: whether all of them lie below the level."""
+        before = self._spent
+        losses = self._search.surface.losses(corners)
+        self._looked(before)
+        return bool((losses <= self._search.level).all())
+
+    def last(self, corners: Tensor) -> Chain:
+        """The lowest path, after a whole look at the last one, unless nothing was spent on it."""
+        if self._spent:
+            self._measure(corners)
+        return self.best
+
+    def _looked(self, before: float) -> None:
+        spent = self._spent
+        self._due = spent + max(self._pause, spent - before)
+
+    def _measure(self, corners: Tensor) -> None:
+        chain = self._search.chain.through(corners)
+        chain.sample(self._search.surface)
+        if chain.height <= self._search.level:
+            chain.refine(self._search.surface, self._search.level)
+        self._highest = chain.highest
+        self.latest, self.best = chain, self.best.lower(chain)
+
+    @property
+    def _spent(self) -> float:
+        return self._search.surface.work.total - self._start

@@ -1,0 +1,5 @@
+"""Unrolled networks for sparse codes."""
+
+from lightning_landscape.models.sparse_coding.unrolled_sparse_coder import UnrolledSparseCoder
+
+__all__ = ["UnrolledSparseCoder"]

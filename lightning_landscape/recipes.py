@@ -1,0 +1,228 @@
+"""The model, the data and the loss surface of a recipe, as the run that the recipe describes would have them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
+
+from lightning_landscape.attach.frozen import require_equal_frozen
+from lightning_landscape.attach.probe import probe_surface
+from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.storage.named_tensors import clean_name
+from lightning_landscape.surface import LossSurface
+
+T = TypeVar("T")
+State = Mapping[str, Tensor]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used, with what to change in it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What of a ``landscape fit`` recipe defines the loss surface of its run.
+
+    Attributes:
+        model: the module, freshly built.
+        data: its data; ``None`` for a model that brings its own.
+        seed: of the probe set.
+        num_batches: training batches that define E.
+        batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
+        device: where to compute.
+        vectorize: see :class:`~lightning_landscape.surface.LossSurface`.
+    """
+
+    model: pl.LightningModule
+    data: pl.LightningDataModule | None
+    seed: int
+    num_batches: int
+    batch_norm: Any
+    device: torch.device
+    vectorize: bool | None
+
+    def examine(self, states: Sequence[State], work: Callable[[LossSurface, list[Tensor]], T]) -> T:
+        """Calls ``work`` on the loss surface of the run and the points of ``states`` on it.
+
+        The probe set is that of :class:`~lightning_landscape.callbacks.LevelSetConnectivity` with the same seed and
+        number of batches: a trainer is started, with the recipe's data and all their hooks, and stopped before its
+        first step. Buffers and frozen parameters are those of the first state, and what is frozen must agree.
+
+        Args:
+            states: named tensors of each point, the model's.
+            work: what to do; its result is returned.
+
+        Raises:
+            ValueError: if a state does not fit the model, or the data allow no probe set.
+        """
+        # The model's own callbacks would write checkpoints, over those of its run; no step is taken, so that an
+        # optimizer, which a recipe may hold in a section of its own, is not missed.
+        vars(self.model)["configure_callbacks"] = list
+        if not is_overridden("configure_optimizers", self.model):
+            vars(self.model)["configure_optimizers"] = _no_optimizer
+        examiner = _Examiner(self, states, work)
+        trainer = pl.Trainer(
+            # One device a process: torchrun's other processes work on other pairs, not on shares of a batch.
+            strategy=SingleDeviceStrategy(self.device),
+            accelerator="cuda" if self.device.type == "cuda" else self.device.type,
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=[examiner],
+        )
+        trainer.fit(self.model, datamodule=self.data)
+        return examiner.result  # type: ignore[no-any-return]
+
+
+class _Examiner(Callback):
+    """Does the work at the start of a fit, where data and module are as in training, and ends the fit."""
+
+    result: Any
+
+    def __init__(self, recipe: Recipe, states: Sequence[State], work: Callable[[LossSurface, list[Tensor]], Any]):
+        self._recipe = recipe
+        self._states = states
+        self._work = work
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Loads the first state where a fit loads a checkpoint: when ``configure_model`` has built all layers."""
+        known = {clean_name(name) for name in pl_module.state_dict()}
+        for number, state in enumerate(self._states, start=1):
+            extra = [name for name in state if name not in known]
+            if extra:
+                raise RecipeError(
+                    f"checkpoint {number} holds {len(extra)} tensors that the recipe's model lacks, among them "
+                    f"{extra[:3]}: give the recipe that it was trained with"
+                )
+        try:
+            # A point that lacks parameters is refused when it is taken.
+            pl_module.load_state_dict(dict(self._states[0]), strict=False)
+        except RuntimeError as error:
+            raise RecipeError(f"the first checkpoint does not fit the recipe's model: {error}") from error
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        recipe = self._recipe
+        for state in self._states[1:]:
+            require_equal_frozen(pl_module, state)
+        with isolated_rng(recipe.seed):
+            try:
+                surface = probe_surface(trainer, pl_module, None, recipe.num_batches, None, recipe.batch_norm)
+            except MisconfigurationException as error:
+                raise RecipeError(
+                    f"{error}. A recipe has no place for that: compare the two in Python, by LossSurface(model, "
+                    "batches, loss_fn) and a finder's connect(surface, theta_a, theta_b)"
+                ) from error
+            surface.vectorized = dict.fromkeys(surface.vectorized, recipe.vectorize)
+            surface.decide()
+        with isolated_rng(recipe.seed):
+            self.result = self._work(surface, [surface.point(state) for state in self._states])
+        trainer.should_stop = True
+
+
+def _no_optimizer() -> None:
+    """Stands for ``configure_optimizers``."""
+
+
+def add_recipe(parser: ArgumentParser) -> None:
+    """Adds the arguments that :func:`build_recipe` reads."""
+    parser.add_argument("--config", type=str, required=True, help="recipe of the run, as for landscape fit (YAML)")
+    parser.add_subclass_arguments(pl.LightningModule, "model", required=False, help="instead of the recipe's")
+    parser.add_subclass_arguments(pl.LightningDataModule, "data", required=False, help="instead of the recipe's")
+    parser.add_argument("--num_batches", type=int, default=8, help="training batches that define the loss surface")
+    parser.add_argument("--batch_norm", type=str, default="recalibrate", help="recalibrate, frozen or batch")
+    parser.add_argument("--seed", type=int, default=0, help="of the probe set and the search")
+    parser.add_argument(
+        "--vectorize",
+        type=bool | None,
+        default=None,
+        help="evaluate points in stacks; default: what is faster by the clock, which may change the last digits",
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def add_finder(parser: ArgumentParser) -> None:
+    """Adds the arguments of the search, which :func:`build_finder` reads, and its budget."""
+    parser.add_subclass_arguments(PathFinder, "finder", help="how a path is searched")
+    parser.set_defaults({"finder": {"class_path": f"lightning_landscape.finders.{DynamicStringSampling.__name__}"}})
+    parser.add_argument("--margin", type=float, default=0.05, help="see --level; 0 asks for a strict path")
+    parser.add_argument("--budget", type=float | None, default=None, help="training steps that a search may cost")
+
+
+def build_finder(parser: ArgumentParser, namespace: Namespace) -> PathFinder:
+    """The finder that was parsed, with its margin."""
+    if not 0 <= namespace.margin < math.inf:
+        raise RecipeError(f"margin must be a finite number of at least 0, got {namespace.margin}")
+    finder: PathFinder = parser.instantiate_classes(namespace).finder
+    finder.margin = namespace.margin
+    return finder
+
+
+def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
+    """Parses ``args``, with model and data from the recipe that ``--config`` names; other sections are left alone."""
+    early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    early.add_argument("--config")
+    try:
+        config = early.parse_known_args(args)[0].config
+    except argparse.ArgumentError as error:
+        parser.error(str(error))
+    sections: dict[str, Any] = {}
+    if config is not None and not {"-h", "--help"} & set(args):
+        try:
+            recipe = yaml.safe_load(Path(config).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            parser.error(f"--config {config} cannot be read: {error}")
+        if not isinstance(recipe, dict) or "model" not in recipe:
+            parser.error(f"--config {config} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+        sections = {key: recipe[key] for key in ("model", "data") if recipe.get(key)}
+    # First, so that what the user adds on the command line overrides them.
+    given = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
+    return parser.parse_args([*given, *args])
+
+
+def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:
+    """The recipe that was parsed."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    if namespace.num_batches < 1:
+        raise RecipeError(f"num_batches must be at least 1, got {namespace.num_batches}")
+    device = namespace.device
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
+    try:
+        device = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device {device!r} cannot be used here ({error}): give auto, cpu, cuda or mps") from error
+    with isolated_rng(namespace.seed):
+        built = parser.instantiate_classes(namespace)
+    return Recipe(
+        model=built.model,
+        data=built.get("data"),
+        seed=namespace.seed,
+        num_batches=namespace.num_batches,
+        batch_norm=namespace.batch_norm,
+        device=device,
+        vectorize=namespace.vectorize,
+    )

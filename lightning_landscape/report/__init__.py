@@ -1,0 +1,1 @@
+"""What people and services see: figures, tables, loggers, progress bars."""

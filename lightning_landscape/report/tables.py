@@ -1,0 +1,128 @@
+"""The table of checks that closes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lightning_landscape.components.merge_tree import MergeTree
+from lightning_landscape.connection import Reason, Verdict
+
+
+def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a check: epoch, level, linear height, height, verdict, beads, normalised length, seconds.
+
+    Args:
+        rows: rows of ``checks.jsonl``; ``None``, a number that was not finite or not measured, is a dash.
+
+    Returns:
+        A table that fits 80 columns; losses have four significant digits.
+
+    Example:
+        >>> row = {"epoch": 4, "level": 0.11, "linear_height": 2.3, "height": 0.108, "verdict": "not_found",
+        ...        "reason": "budget", "num_beads": 3, "normalized_length": 1.32, "seconds": 12.34}
+        >>> table = check_table([row])
+        >>> [str(cell) for column in table.columns for cell in column.cells]
+        ['4', '0.11', '2.3', '0.108', 'not_found (budget)', '3', '1.320', '12.3']
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in ("epoch", "level", "linear\nheight", "height", "verdict", "beads", "normalised\nlength", "seconds"):
+        if header == "verdict":
+            # Room for the longest reason in brackets, so that a narrow terminal wraps between words.
+            table.add_column(header, vertical="bottom", min_width=len("(diverged)"))
+        else:
+            table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            _number(row["epoch"], "d"),
+            _number(row["level"], ".4g"),
+            _number(row["linear_height"], ".4g"),
+            _number(row["height"], ".4g"),
+            _verdict(row),
+            _number(row["num_beads"], "d"),
+            _number(row["normalized_length"], ".3f"),
+            _number(row["seconds"], ".1f"),
+        )
+    if any(row["verdict"] != Verdict.CONNECTED for row in rows):
+        table.caption = "not_found: this search found no path; it never proves that there is none"
+        table.caption_justify = "left"
+    return table
+
+
+def connection_table(row: Mapping[str, Any]) -> Table:
+    """What one search found, a quantity a line.
+
+    Args:
+        row: :meth:`Connection.to_dict() <lightning_landscape.connection.Connection.to_dict>`.
+
+    Example:
+        >>> from lightning_landscape.connection import Connection
+        >>> table = connection_table(Connection.failed(ValueError("no data")).to_dict())
+        >>> list(table.columns[1].cells)[0].plain
+        'not_found (error)'
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
+    table.add_row("verdict", _verdict(row))
+    if row["aligned"]:
+        table.add_row("end", Text("the permuted copy of B, not B itself"))
+    for key, spec in _QUANTITIES.items():
+        table.add_row(key.replace("_", " "), Text(_number(row[key], spec)))
+    return table
+
+
+_QUANTITIES = {
+    "level": ".6g",
+    "height": ".6g",
+    "loss_a": ".6g",
+    "loss_b": ".6g",
+    "barrier": ".4g",
+    "linear_height": ".6g",
+    "linear_barrier": ".4g",
+    "normalized_length": ".4f",
+    "num_beads": "d",
+    "gradient_steps": "d",
+    "loss_evaluations": "d",
+    "seconds": ".1f",
+}
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)
+
+
+def _verdict(row: Mapping[str, Any]) -> Text:
+    if row["verdict"] == Verdict.CONNECTED:
+        return Text("connected", style="green")
+    style = "red" if row["reason"] == Reason.ERROR else "yellow"
+    return Text(f"{row['verdict']} ({row['reason']})", style=style)
+
+
+def merge_table(tree: MergeTree) -> Table:
+    """One line a merge, the lowest first: the height, the components that become one, and N_u from there on.
+
+    Example:
+        >>> table = merge_table(MergeTree.from_heights([0.1, 0.2], [[0.1, 0.5], [0.5, 0.2]], ["run", "twin"]))
+        >>> [str(cell) for column in table.columns for cell in column.cells]
+        ['0.5', 'run', 'twin', '1']
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("height", justify="right", no_wrap=True)
+    table.add_column("joins", overflow="fold")
+    table.add_column("with", overflow="fold")
+    table.add_column("components", justify="right")
+    groups = {index: [name] for index, name in enumerate(tree.names)}
+    for number, merge in enumerate(tree.merges):
+        left, right = groups.pop(merge.left), groups.pop(merge.right)
+        groups[len(tree.names) + number] = left + right
+        table.add_row(f"{merge.height:.4g}", _members(left), _members(right), str(tree.num_components(merge.height)))
+    table.caption = "heights are upper bounds: what is apart here may be connected lower"
+    table.caption_justify = "left"
+    return table
+
+
+def _members(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -1,0 +1,1 @@
+"""Bytes on the disk that are whole or absent."""
