@@ -245,8 +245,8 @@ class LevelSetConnectivity(Callback):
             with isolated_rng(self.seed):
                 self._surface = self._probe(trainer, pl_module)
                 # Chosen by the clock: a resumed run goes on with the choice it had.
-                self._surface.vectorized.update(restored["vectorized"] if restored else {})
-                self._surface.decide()
+                self._surface.adopt(restored["vectorized"] if restored else {})
+                self._surface.choice()
             if restored is None:
                 self._log.start()
             else:
@@ -314,7 +314,7 @@ class LevelSetConnectivity(Callback):
             "values": dict(self._values),
             "pairing": self._pairing.state_dict(),
             "folder": str(self.folder),
-            "vectorized": dict(self._surface.vectorized) if self._surface is not None else {},
+            "vectorized": self._surface.choice() if self._surface is not None else {},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -216,8 +216,8 @@ class MergeTree(Callback):
                 if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a rehearsal writes nothing
                     return
                 # Chosen by the clock: a resumed run goes on with the choice it had.
-                surface.vectorized.update(restored["vectorized"] if restored else {})
-                surface.decide()
+                surface.adopt(restored["vectorized"] if restored else {})
+                surface.choice()
             self._references = {path: read_reference(path) for path in self.references}
             for partner in self._references.values():
                 surface.point(partner)  # now is the time to find another architecture
@@ -276,7 +276,7 @@ class MergeTree(Callback):
             "epochs": self._epochs,
             "batches": self._batches_seen,
             "folder": str(self.folder),
-            "vectorized": dict(self._surface.vectorized) if self._surface is not None else {},
+            "vectorized": self._surface.choice() if self._surface is not None else {},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

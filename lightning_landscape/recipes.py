@@ -134,8 +134,8 @@ class _Examiner(Callback):
                     f"{error}. A recipe has no place for that: compare the two in Python, by LossSurface(model, "
                     "batches, loss_fn) and a finder's connect(surface, theta_a, theta_b)"
                 ) from error
-            surface.vectorized = dict.fromkeys(surface.vectorized, recipe.vectorize)
-            surface.decide()
+            surface.adopt(dict.fromkeys(("losses", "gradients"), recipe.vectorize))
+            surface.choice()
         with isolated_rng(recipe.seed):
             self.result = self._work(surface, [surface.point(state) for state in self._states])
         trainer.should_stop = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
@@ -120,7 +119,7 @@ def search_heights(
     searches = _Searches(surface, points, finder or DynamicStringSampling(), level, budget, record, isolate)
     steps = _Steps(progress)
     # The first of them chooses for all by the clock how stacks are evaluated.
-    surface.vectorized.update(share(searches.decide, [0])[0])
+    surface.adopt(share(searches.choice, [0])[0])
     losses = np.array(share(searches.loss, range(len(points))), dtype=np.float64)
     searches.losses = losses
     finite = [index for index in range(len(points)) if math.isfinite(losses[index])]
@@ -184,11 +183,9 @@ class _Searches:
         self._settings = json.dumps([finder.describe(), level, limits], sort_keys=True)
         self.losses = np.empty(0)
 
-    def decide(self, _: int) -> dict[str, bool | None]:
-        if None in self._surface.vectorized.values():
-            with self._isolate(0):
-                copy.copy(self._surface).decide()  # the work of the original goes on counting
-        return dict(self._surface.vectorized)
+    def choice(self, _: int) -> dict[str, bool]:
+        with self._isolate(0):
+            return self._surface.choice()
 
     def loss(self, index: int) -> float:
         with self._isolate(0):

@@ -73,7 +73,7 @@ class LossSurface:
         if batch_norm not in ("recalibrate", "frozen", "batch"):
             raise ValueError(f"batch_norm must be 'recalibrate', 'frozen' or 'batch', got {batch_norm!r}")
         self.work = Work()
-        self.vectorized: dict[str, bool | None] = dict.fromkeys(("losses", "gradients"), vectorize)
+        self._choice: dict[str, bool | None] = dict.fromkeys(("losses", "gradients"), vectorize)
         self._needs_grad = False
         with _computing(grad=False):
             self._measure(module, loss_fn, training_loss_fn, batch_norm, device)
@@ -154,13 +154,13 @@ class LossSurface:
             return torch.empty(0, dtype=dtype, device=self.device)
         batches = self.batches if isinstance(self.batches, list) else _Moved(self.batches, self._objective)
         with _computing(grad=self._needs_grad):
-            if len(thetas) > 1 and self.vectorized["losses"] is None:
+            if len(thetas) > 1 and self._choice["losses"] is None:
                 some, first = thetas[:8], [next(iter(batches))]
-                self.vectorized["losses"] = vmap_wins(
+                self._choice["losses"] = vmap_wins(
                     lambda: losses_by_loop(self._objective, some, first, dtype),
                     lambda: losses_by_vmap(self._objective, some, first, dtype),
                 )
-            run = losses_by_vmap if len(thetas) > 1 and self.vectorized["losses"] else losses_by_loop
+            run = losses_by_vmap if len(thetas) > 1 and self._choice["losses"] else losses_by_loop
             values = run(self._objective, thetas, batches, dtype)
         self.work.forward_passes += len(thetas) * self.evaluation_passes
         self.work.loss_evaluations += len(thetas)
@@ -187,13 +187,13 @@ class LossSurface:
         with _computing(grad=True):
             batch = self._descended.to_device(batch)
             try:
-                if len(thetas) > 1 and self.vectorized["gradients"] is None:
+                if len(thetas) > 1 and self._choice["gradients"] is None:
                     some = thetas[:8]
-                    self.vectorized["gradients"] = vmap_wins(
+                    self._choice["gradients"] = vmap_wins(
                         lambda: gradients_by_loop(self._descended, some, batch)[1],
                         lambda: gradients_by_vmap(self._descended, some, batch)[1],
                     )
-                run = gradients_by_vmap if len(thetas) > 1 and self.vectorized["gradients"] else gradients_by_loop
+                run = gradients_by_vmap if len(thetas) > 1 and self._choice["gradients"] else gradients_by_loop
                 losses, gradients = run(self._descended, thetas, batch)
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
@@ -205,12 +205,35 @@ class LossSurface:
         self.work.gradient_steps += len(thetas)
         return losses, gradients
 
-    def decide(self) -> None:
-        """Chooses between vmap and the loop now, rather than when the first stack of points comes."""
-        stack = self._origin.expand(8, -1)
-        self.losses(stack)
-        self.gradients(stack, next(self.training_stream()))
-        self.work = Work()
+    def choice(self) -> dict[str, bool]:
+        """How stacks of points are evaluated: ``losses`` and ``gradients``, each by vmap (True) or point by point.
+
+        What is still open is timed now, rather than when the first stack comes; the timing does not count as work.
+        Another surface, or a resumed run, rounds alike when it adopts the choice.
+
+        Example:
+            >>> line = nn.Linear(1, 1)
+            >>> LossSurface(line, [None], loss_fn=lambda m, _: m.weight.square().sum(), vectorize=False).choice()
+            {'losses': False, 'gradients': False}
+        """
+        if None in self._choice.values():
+            counted, self.work = self.work, Work()
+            stack = self._origin.expand(8, -1)
+            self.losses(stack)
+            self.gradients(stack, next(self.training_stream()))
+            self.work = counted
+        return {what: bool(by_vmap) for what, by_vmap in self._choice.items()}
+
+    def adopt(self, choice: Mapping[str, bool | None]) -> None:
+        """Evaluates stacks as ``choice`` says, that of another surface's :meth:`choice`; ``None`` leaves it open.
+
+        Raises:
+            ValueError: for anything else than ``losses`` and ``gradients``.
+        """
+        unknown = sorted(set(choice) - set(self._choice))
+        if unknown:
+            raise ValueError(f"a choice has the keys {', '.join(self._choice)}, got {', '.join(unknown)}")
+        self._choice.update(choice)
 
     def training_stream(self) -> Iterator[Any]:
         """Training batches without end: one pass over ``training_batches`` after another.

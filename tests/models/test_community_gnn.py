@@ -130,7 +130,7 @@ def test_its_loss_surface_is_its_training_loss() -> None:
     assert surface.losses(torch.stack([theta, 0.9 * theta]))[0].item() == pytest.approx(expected, rel=1e-6)
     _, slopes = surface.gradients(torch.stack([theta, theta]), batches[0])
     assert torch.equal(slopes[0], slopes[1])
-    assert surface.vectorized == {"losses": False, "gradients": False}
+    assert surface.choice() == {"losses": False, "gradients": False}
 
 
 def test_is_rebuilt_from_a_checkpoint(tmp_path: Any) -> None:

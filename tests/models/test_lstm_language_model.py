@@ -280,7 +280,7 @@ def test_stacks_of_points_and_their_gradients(options: dict[str, Any]) -> None:
     values = surface.losses(thetas)
     assert values.tolist() == pytest.approx([surface.loss(theta) for theta in thetas])
     _, gradients = surface.gradients(thetas, data[0])
-    assert surface.vectorized == {"losses": False, "gradients": False}  # nn.LSTM has no batching rule
+    assert surface.choice() == {"losses": False, "gradients": False}  # nn.LSTM has no batching rule
     one = surface_of(module, data[:1])
     direction = torch.randn(surface.dimension, dtype=torch.float64)
     for theta, gradient in zip(thetas, gradients, strict=True):

@@ -324,7 +324,7 @@ def test_what_a_step_stores_under_vmap_does_not_outlive_it(branch: bool, vectori
     torch.testing.assert_close(surface.gradients(thetas, batches()[0])[0].isfinite().all(), torch.tensor(True))
     torch.testing.assert_close(surface.losses(thetas), losses)
     if branch:
-        assert surface.vectorized == {"losses": False, "gradients": False}
+        assert surface.choice() == {"losses": False, "gradients": False}
 
 
 def test_a_batch_norm_that_synchronises_becomes_local_on_the_copy_alone() -> None:

@@ -132,7 +132,7 @@ def test_stack_loop_and_finite_differences_agree(case: str) -> None:
     values, gradients = loop.gradients(thetas, data[0])
     torch.testing.assert_close(chosen.losses(thetas), losses)
     torch.testing.assert_close(chosen.gradients(thetas, data[0]), (values, gradients))
-    assert set(chosen.vectorized.values()) <= {True, False}
+    assert set(chosen.choice().values()) <= {True, False}
     assert [loop.loss(theta) for theta in thetas] == pytest.approx(losses.tolist(), rel=1e-12)
 
     direction = torch.randn(loop.dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -165,7 +165,7 @@ def test_a_module_that_does_not_run_under_vmap_falls_back_by_itself() -> None:
     thetas = around(surface)
     surface.losses(thetas)
     surface.gradients(thetas, pairs((5, 4))[0])
-    assert surface.vectorized == {"losses": False, "gradients": False}
+    assert surface.choice() == {"losses": False, "gradients": False}
 
 
 def test_the_loss_is_the_mean_over_batches_of_the_module_in_eval_mode() -> None:
@@ -639,7 +639,7 @@ def test_parameters_that_a_step_reaches_past_functional_call_are_computed_by_the
     # Copies of the installed point would agree by accident; so would any others, were nothing else installed.
     surface.losses(surface.point().expand(8, -1))
     surface.gradients(surface.point().expand(8, -1), None)
-    assert surface.vectorized == {"losses": False, "gradients": False}
+    assert surface.choice() == {"losses": False, "gradients": False}
     assert surface.losses(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])).tolist() == [0.0, 1.0]
 
 
