@@ -19,7 +19,6 @@ from resumable import Net, data
 from test_bit_identity import CASES, assert_same, train
 
 from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree, SnapshotRecorder, merge_tree
-from lightning_landscape.callbacks.merge_tree import METRICS
 from lightning_landscape.components import merge_tree as components
 from lightning_landscape.finders import DynamicStringSampling, LinearPath
 from lightning_landscape.storage.snapshots import SnapshotStore
@@ -104,7 +103,7 @@ def test_metrics_are_there_after_the_fit_and_in_loggers(tmp_path: Path) -> None:
     logger = pl.loggers.CSVLogger(tmp_path, name="csv", version="v")
     trainer = fit(tmp_path, callback, logger=logger)
     values = {key.rpartition("/")[2]: float(value) for key, value in trainer.callback_metrics.items() if "tree" in key}
-    assert set(values) == set(METRICS)
+    assert set(values) == set(MergeTree.metrics)
     assert all(key.startswith("landscape/tree/runs/") for key in trainer.callback_metrics if "tree" in key)
     assert values["num_points"] == 2  # after the third epoch, and at the end
     assert callback.folder == tmp_path / "csv" / "v" / "landscape" / "tree" / "runs"
@@ -162,7 +161,7 @@ def test_resumed_run_has_the_tree_of_one_that_was_not_interrupted(
     assert again.tree.names == whole.tree.names
     np.testing.assert_allclose(again.tree.heights, whole.tree.heights, rtol=1e-5)
     for mine, other in zip(again.rows, whole.rows, strict=True):
-        for key in METRICS:
+        for key in MergeTree.metrics:
             assert key == "seconds" or mine[key] == pytest.approx(other[key], rel=1e-5)
 
 

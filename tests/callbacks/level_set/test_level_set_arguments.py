@@ -71,14 +71,6 @@ def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any]) -> Non
             delattr(DynamicStringSampling, "margin")
 
 
-def test_finder_of_the_user_keeps_its_own_margin() -> None:
-    finder = LinearPath(margin=0.5)
-    callback = LevelSetConnectivity(finder=finder, margin=0.01)
-    assert finder.margin == 0.5
-    assert callback.finder is not finder
-    assert callback.finder.margin == 0.01
-
-
 def test_copies_and_pickles_before_use() -> None:
     callback = LevelSetConnectivity(pairs="first", every_n_epochs=3, finder=LinearPath(samples=5), name="x", seed=4)
     for clone in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
@@ -118,7 +110,7 @@ def test_configured_from_yaml_by_class_path(tmp_path: Path) -> None:
     assert (callback.pairs, callback.every_n_epochs, callback.overhead, callback.name) == ("first", 5, None, "demo")
     assert isinstance(callback.finder, DynamicStringSampling)
     assert (callback.finder.alpha, callback.finder.split, callback.finder.max_depth) == (0.9, "midpoint", 4)
-    assert callback.finder.margin == 0.1
+    assert callback.margin == 0.1
 
 
 @pytest.mark.usefixtures("_no_arguments")
