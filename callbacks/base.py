@@ -107,7 +107,8 @@ class LandscapeCallback(Callback):
         require_replicated_weights(trainer, type(self).__name__)
         self.refuse(trainer, pl_module)
         if self.files != "none":
-            self.folder = resolve_folder(trainer, self.dirpath, self._prefix)
+            default = self.place if self.files == "shared" else self._prefix
+            self.folder = resolve_folder(trainer, self.dirpath, default)
         if self.files != "shared":
             self._require_own_place(trainer)
 

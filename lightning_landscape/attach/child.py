@@ -32,7 +32,7 @@ class Schedule:
 
     def at(self, step: int) -> list[dict[str, Any]]:
         """The groups of a step since the first that was noted."""
-        return self._groups[max(0, bisect.bisect_right(self._steps, step) - 1)]
+        return copy.deepcopy(self._groups[max(0, bisect.bisect_right(self._steps, step) - 1)])
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -51,7 +51,7 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
         ValueError: naming the argument and the choices.
     """
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_batches(batches: Any) -> None:

@@ -299,7 +299,7 @@ def test_bad_set_ups_are_refused(tmp_path: Path) -> None:
     case = CASES["gan"]
     with pytest.raises(MisconfigurationException, match="manual optimisation"):
         train(case, tmp_path, ForkStability(loss_fn=case.loss_fn, dirpath=tmp_path))
-    with pytest.raises(MisconfigurationException, match="two ForkStability callbacks share"):
+    with pytest.raises(MisconfigurationException, match="two ForkStability callbacks are named None"):
         fit(tmp_path, ForkStability([0]), ForkStability([1]))
 
 

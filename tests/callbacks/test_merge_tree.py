@@ -206,7 +206,7 @@ def test_reference_of_another_architecture_is_refused_at_the_start(tmp_path: Pat
         ({"max_points": 1}, "max_points must be an integer from 2, got 1"),
         ({"every_n_snapshots": -1}, "every_n_snapshots"),
         ({"references": "a.ckpt"}, r"references must be a list of files.*\['a.ckpt'\]"),
-        ({"pairs": "some"}, "pairs must be one of tree, all"),
+        ({"pairs": "some"}, "pairs must be one of 'tree', 'all'"),
         ({"finder": "dss"}, "finder must be a PathFinder"),
         ({"batches": iter([])}, "batches must be a list"),
         ({"margin": -0.1}, "margin"),
@@ -228,7 +228,9 @@ def test_bad_set_ups_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match="two MergeTree callbacks are named None"):
         fit(tmp_path, MergeTree(every_n_epochs=1), MergeTree(every_n_epochs=2))
     pair = [MergeTree(name=name, every_n_epochs=n, dirpath=tmp_path) for n, name in ((1, "a"), (2, "b"))]
-    with pytest.raises(MisconfigurationException, match=r"two MergeTree callbacks would write .*trees\.jsonl"):
+    with pytest.raises(
+        MisconfigurationException, match=r"two MergeTree callbacks would write into .*: give each its own dirpath="
+    ):
         fit(tmp_path, *pair)
 
 

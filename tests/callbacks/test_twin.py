@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAUROC
 
-from lightning_landscape.attach.copies import reset_parameters
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
-from lightning_landscape.callbacks.pairings.twin import Twin
+from lightning_landscape.callbacks.pairings.twin import Twin, reset_parameters
 from lightning_landscape.finders import LinearPath
 
 SCHEDULERS = torch.optim.lr_scheduler

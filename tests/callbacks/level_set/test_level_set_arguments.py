@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pairs": "both"}, r"pairs must be one of lagged, first, reference, twin, got 'both'"),
+        ({"pairs": "both"}, r"pairs must be one of 'lagged', 'first', 'reference', 'twin', got 'both'"),
         ({"pairs": "reference"}, r"pairs='reference' and reference=FILE go together"),
-        ({"reference": "file.ckpt"}, r"pairs='reference' and reference=FILE go together, got 'lagged' and 'file.ckpt'"),
+        ({"reference": "file.ckpt"}, r"reference goes with pairs='reference', got pairs='lagged'"),
         ({"reinitialize": print}, r"reinitialize goes with pairs='twin', got pairs='lagged'"),
         ({"every_n_epochs": 0}, r"every_n_epochs must be an integer from 1, got 0"),
         ({"every_n_epochs": 1.5}, r"every_n_epochs must be an integer from 1, got 1.5"),
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
         ({"overhead": math.inf}, r"overhead must be a finite number of at least 0, got inf"),
         ({"max_seconds": -1}, r"max_seconds must be a finite number of at least 0, got -1"),
         ({"level": math.nan}, r"level is NaN"),
-        ({"on_error": "ignore"}, r"on_error must be 'warn' or 'raise', got 'ignore'"),
+        ({"on_error": "ignore"}, r"on_error must be one of 'warn', 'raise', got 'ignore'"),
         ({"seed": -1}, r"seed must lie in \[0, 2\*\*31\), got -1"),
         ({"seed": 2**31}, r"seed must lie in"),
         ({"name": ""}, r"name must be a plain file name"),
