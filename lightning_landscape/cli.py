@@ -10,6 +10,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_landscape import __version__
+from lightning_landscape.report.plain_help import PlainLightningParser
 
 _EXAMINING = ("connect", "components")
 _SUBCOMMANDS = ("fit", "validate", "test", "predict", *_EXAMINING)
@@ -76,7 +77,7 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
         "finished runs: `%(prog)s connect A B --config RECIPE` and `%(prog)s components FILES --config RECIPE`; "
         "see their --help. `%(prog)s --version` prints the version."
     )
-    LandscapeCLI(parser_kwargs={"prog": prog, "description": description}, args=args)
+    LandscapeCLI(parser_class=PlainLightningParser, parser_kwargs={"prog": prog, "description": description}, args=args)
 
 
 def _refuse(command: str, prog: str) -> None:

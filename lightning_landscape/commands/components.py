@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from jsonargparse import ArgumentParser
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +23,7 @@ from lightning_landscape.components.merge_tree import MergeTree
 from lightning_landscape.components.sharding import Sharded, Share, in_turn
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.report.plain_help import PlainArgumentParser
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.storage.atomic import replacing
@@ -50,7 +50,7 @@ def components(args: Sequence[str], prog: str) -> int:
         SystemExit: with code 2 for arguments that are wrong.
         ValueError: for files, a recipe or values that cannot be used; the message says what to do.
     """
-    parser = ArgumentParser(
+    parser = PlainArgumentParser(
         prog=prog,
         description="Join checkpoints of one architecture by paths of low training loss, and count the components of "
         "the level set they lie in. Exit code 0: one component, 3: several, or no checkpoint below the level (paths "

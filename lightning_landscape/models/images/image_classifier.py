@@ -42,7 +42,7 @@ class ImageClassifier(LightningModule):
     Args:
         architecture: ``"mlp"`` (two hidden layers of 128), ``"lenet"`` (small, 52,138 parameters on
             28x28), ``"dss-mnist"`` (Freeman & Bruna 2017; 3,274,634 parameters on 28x28), ``"dss-cifar"``
-            (likewise; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on 3x32x32).
+            (Freeman & Bruna 2017; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on 3x32x32).
         in_channels: channels of an image.
         image_size: height and width of an image in pixels; at least 4 for the convolutional ones.
         num_classes: number of classes, at least 2.
