@@ -33,6 +33,7 @@ from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinde
 from lightning_landscape.report.loggers import report
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
+from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.check_log import CheckLog
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.rows import Record
@@ -369,7 +370,7 @@ class MergeTree(Callback):
         }
         self._log.append(row)
         scalars = {f"{self._prefix}/{key}": math.nan if row[key] is None else float(row[key]) for key in METRICS}
-        figure = tree.plot(f"merge tree after epoch {epoch}")
+        figure = tree_figure(tree, f"merge tree after epoch {epoch}")
         save_figure(figure, self.folder / f"tree-{number:04d}.png")
         for logger in trainer.loggers:
             report(
