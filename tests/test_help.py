@@ -24,7 +24,7 @@ def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def classes(package: object) -> list[type]:
-    return [item for name in package.__all__ if inspect.isclass(item := getattr(package, name))]
+    return [item for item in vars(package).values() if inspect.isclass(item)]
 
 
 FINDERS = [item for item in classes(finders) if issubclass(item, PathFinder) and item is not PathFinder]

@@ -9,7 +9,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
 
 
-class ALISTALayer(UnrolledLayer):
+class ALISTALayer(UnrolledLayer, kind="alista"):
     """``z+ = h_theta(z - gamma W^T (D z - x))`` with W computed, of Analytic LISTA (Liu et al. 2019).
 
     The numbers gamma and theta are learned for each layer. W minimises ``||W^T D||_F`` under ``w_i^T d_i = 1``, as

@@ -14,7 +14,7 @@ from lightning_landscape.sparse_coding.problem import LassoProblem, soft_thresho
 _NEWTON_STEPS = 12  # enough for singular values between 0.01 and 100
 
 
-class FacNetLayer(UnrolledLayer):
+class FacNetLayer(UnrolledLayer, kind="facnet"):
     """``z+ = A^T h_{lam S^-1}(A z - S^-1 A D^T (D z - x))``, a step of a factorised network (Moreau & Bruna 2017).
 
     A (m, m) is orthogonal and S a diagonal, (m,), of positive numbers; each layer has its own. At the start, ``A = I``
@@ -66,7 +66,7 @@ class FacNetLayer(UnrolledLayer):
         return soft_threshold(z @ A.T + (descent @ A.T) / S, self.problem.lam / S) @ A
 
 
-class FreeFacNetLayer(FacNetLayer):
+class FreeFacNetLayer(FacNetLayer, kind="facnet_free"):
     """FacNet whose A is free in training, and held near the orthogonal matrices by ``mu ||I - A^T A||_F^2``.
 
     In ``eval`` mode A is replaced by the orthogonal matrix nearest to it, its polar factor: what is validated, tested

@@ -10,7 +10,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, gram, 
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class LFISTALayer(UnrolledLayer):
+class LFISTALayer(UnrolledLayer, kind="l_fista"):
     """``z_{k+1} = h_{lam theta}(W_g z_k + W_m z_{k-1} + W_e x)`` (Moreau & Bruna 2017).
 
     W_g, W_m (m, m), W_e (m, n) and theta (m,) are learned, each layer its own. FISTA steps from

@@ -9,7 +9,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, gram, 
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class LISTALayer(UnrolledLayer):
+class LISTALayer(UnrolledLayer, kind="lista"):
     """``z+ = h_{lam theta}(W_g z + W_e x)``, of Learned ISTA (Gregor & LeCun 2010).
 
     W_g (m, m), W_e (m, n) and theta (m,) are learned, each layer its own. At the start, ``W_g = I - B/L``,

@@ -11,7 +11,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
 
 
-class LISTACPLayer(UnrolledLayer):
+class LISTACPLayer(UnrolledLayer, kind="lista_cp"):
     """``z+ = h_{lam theta}(z + W^T (x - D z))``, of LISTA with coupled weights (Chen et al. 2018).
 
     W (n, m) and the number theta are learned, each layer its own. At the start, ``W = D/L`` and ``theta = 1/L``, it is
@@ -40,7 +40,7 @@ class LISTACPLayer(UnrolledLayer):
         return soft_threshold(moved, threshold)
 
 
-class LISTACPSSLayer(LISTACPLayer):
+class LISTACPSSLayer(LISTACPLayer, kind="lista_cpss"):
     """LISTA-CP with support selection: the largest coefficients pass unshrunk (Chen et al. 2018).
 
     Layer number k = 1, 2, ... trusts the share ``p_k = min(growth * k, limit)`` of the m coefficients that are largest

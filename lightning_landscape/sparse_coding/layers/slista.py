@@ -8,7 +8,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class SLISTALayer(UnrolledLayer):
+class SLISTALayer(UnrolledLayer, kind="slista"):
     """``z+ = h_{lam gamma}(z - gamma D^T (D z - x))``, of Step-LISTA (Ablin et al. 2019).
 
     The step gamma > 0 is the only parameter, one number a layer, so that every layer keeps the minimisers of F as

@@ -8,7 +8,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class TiLISTALayer(UnrolledLayer):
+class TiLISTALayer(UnrolledLayer, kind="tilista"):
     """``z+ = h_{lam theta}(z - gamma W^T (D z - x))``, of Tied LISTA (Liu et al. 2019).
 
     The numbers gamma and theta are learned for each layer, W (n, m) once for all of them. At the start, ``W = D`` and
