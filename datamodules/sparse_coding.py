@@ -98,7 +98,7 @@ class SparseCodingDataModule(LightningDataModule):
         root: cache folder of learned dictionaries and of MNIST.
         source: for MNIST, folder that holds the raw .gz files, itself or in ``MNIST/raw``. It is only read.
         download: fetch MNIST.
-        seed: of the dictionary and of all signals.
+        seed: random seed of the dictionary and of all signals.
         num_workers: processes that draw training batches, 0 for the main one.
 
     Attributes:

@@ -164,7 +164,7 @@ class MergeTree:
 
         Raises:
             KeyError: if a field is missing.
-            ValueError: as :meth:`from_heights`.
+            ValueError: if the values are no losses with symmetric heights, as :meth:`from_heights` checks.
         """
         losses = [math.nan if value is None else value for value in row["losses"]]
         heights = [[math.inf if value is None else value for value in line] for line in row["heights"]]

@@ -56,7 +56,7 @@ class PlainArgumentParser(ArgumentParser):
 
     Args:
         args: positional arguments of ``jsonargparse.ArgumentParser``.
-        formatter_class: what lays the help out.
+        formatter_class: class that lays the help out.
         kwargs: keyword arguments of ``jsonargparse.ArgumentParser``.
     """
 
@@ -71,7 +71,7 @@ class PlainLightningParser(LightningArgumentParser):
 
     Args:
         args: positional arguments of ``LightningArgumentParser``.
-        formatter_class: what lays the help out.
+        formatter_class: class that lays the help out.
         kwargs: keyword arguments of ``LightningArgumentParser``.
     """
 

@@ -46,9 +46,9 @@ class ImageClassifier(LightningModule):
         in_channels: channels of an image.
         image_size: height and width of an image in pixels; at least 4 for the convolutional ones.
         num_classes: number of classes, at least 2.
-        learning_rate: of the optimiser.
+        learning_rate: step size of the optimiser, positive.
         optimizer: ``"adam"`` or ``"sgd"``.
-        momentum: of SGD, in [0, 1).
+        momentum: momentum of SGD, in [0, 1).
         weight_decay: L2 penalty, at least 0.
         dropout: for ``lenet``, probability in [0, 1) of dropping a feature before the dense layers.
         batch_norm: for ``lenet``, normalise after each convolution.

@@ -55,10 +55,12 @@ class UnrolledSparseCoder(LightningModule):
         dictionary: D (n, m), float32 or float64; ``None`` for that of the data module, attribute ``dictionary``.
         lam: weight of the l1 norm; ``None`` for that of the data module, attribute ``lam``.
         loss: ``"unsupervised"`` or ``"supervised"``.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
         decay: factor of the learning rate on a plateau, in (0, 1).
         patience: epochs without a better ``val/loss`` before it falls.
-        init_noise: how far from ISTA the layers start, as in ``UnrolledLayer``; twins need it to differ.
+        init_noise: how far from ISTA the layers start: 0 is exactly there; otherwise matrices are moved by this share
+            of their own size, and steps and thresholds by factors ``exp(init_noise * Gaussian)``. Without it twins
+            would not differ.
         warm_start: checkpoint of a network of the same kind, on the same problem and not deeper, whose layers the first
             ones continue from; see :meth:`load_shallower`.
         layer_options: further arguments of the layers, such as ``{"mu": 1.0}`` of ``facnet_free``.

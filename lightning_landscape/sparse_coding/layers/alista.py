@@ -25,9 +25,10 @@ class ALISTALayer(UnrolledLayer, kind="alista"):
     The parameters ``gamma`` and ``theta`` are in units of gamma_0 and theta_0.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     W: Tensor
@@ -45,7 +46,7 @@ class ALISTALayer(UnrolledLayer, kind="alista"):
         self.register_buffer("W", weights.to(problem.dictionary.dtype), persistent=False)
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """The step and the threshold of ISTA on the whitened dictionary: ``gamma`` = ``theta`` = 1."""
         return {"gamma": ones(), "theta": ones()}
 
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:

@@ -27,9 +27,10 @@ class FacNetLayer(UnrolledLayer, kind="facnet"):
     to training: :func:`~lightning_landscape.sparse_coding.check_factorization` says.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start: A is then the Cayley transform of noise times Gaussians of variance 1/m, in place of I.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise the start is moved at random: S by factors ``exp(noise * Gaussian)``,
+            and A is the Cayley transform of noise times Gaussians of variance 1/m, in place of I.
     """
 
     factor: Tensor
@@ -73,10 +74,11 @@ class FreeFacNetLayer(FacNetLayer, kind="facnet_free"):
     and certified is a factorised network, whatever training has left of orthogonality.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
         mu: weight of the penalty, which the training loss averages over the layers.
-        noise: of the start: A is then I plus noise times Gaussians of variance 1/m.
+        noise: 0 starts exactly there; otherwise the start is moved at random: S by factors ``exp(noise * Gaussian)``,
+            and A is I plus noise times Gaussians of variance 1/m.
 
     Raises:
         ValueError: if ``mu`` is not positive and finite.

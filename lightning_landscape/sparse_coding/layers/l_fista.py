@@ -20,9 +20,10 @@ class LFISTALayer(UnrolledLayer, kind="l_fista"):
     holds L times theta.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     W_g: Tensor
@@ -31,7 +32,7 @@ class LFISTALayer(UnrolledLayer, kind="l_fista"):
     theta: Tensor
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """The matrices and thresholds of iteration k of FISTA."""
         dictionary, m = self.problem.dictionary.double(), self.problem.dictionary.shape[1]
         gradient_map = torch.eye(m, dtype=torch.float64) - gram(self.problem)
         beta = momentum_weights(self.index + 1)[-1]
