@@ -39,7 +39,7 @@ class CIFAR10DataModule(CachedImageDataModule):
         download: fetch missing files. An archive that lies in ``root`` already is unpacked there without the network.
         source: folder that holds ``cifar-10-python.tar.gz`` as published, ``cifar-10-batches-py.tar.xz`` or
             ``.tar.gz``, or the unpacked folder ``cifar-10-batches-py``, or is that folder. It is only read.
-        seed: of the split into training and validation.
+        seed: random seed of the split into training and validation.
         num_workers: processes that load, 0 for the main one.
 
     Raises:

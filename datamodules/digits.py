@@ -25,7 +25,7 @@ class DigitsDataModule(InMemoryDataModule):
     Args:
         batch_size: examples in a batch.
         val_fraction: share of all images to validate on.
-        seed: of the split.
+        seed: random seed of the split.
         num_workers: processes that load, 0 for the main one.
         test_fraction: share of all images to test on.
 

@@ -31,7 +31,7 @@ class MNISTDataModule(CachedImageDataModule):
         download: fetch missing files. Raw .gz files that lie in ``root/MNIST/raw`` already are unpacked
             there without the network.
         source: folder that holds the four raw .gz files, itself or in ``MNIST/raw``. It is only read.
-        seed: of the split into training and validation.
+        seed: random seed of the split into training and validation.
         num_workers: processes that load, 0 for the main one.
 
     Raises:

@@ -40,7 +40,7 @@ class PlantedTeacherDataModule(InMemoryDataModule):
         num_examples: examples to train on; the validation and test splits hold a quarter of it each, at
             least one.
         batch_size: examples in a batch.
-        seed: of the teacher and of all examples.
+        seed: random seed of the teacher and of all examples.
         num_workers: processes that load, 0 for the main one.
 
     Attributes:

@@ -26,11 +26,12 @@ class PolynomialDataModule(InMemoryDataModule):
     10,000 to measure on, and batches of 2,000.
 
     Args:
-        coefficients: of the highest power first, as ``numpy.polyval`` takes them; ``"quadratic"`` is
-            0.5 x^2 + 0.25 x + 0.1 and ``"cubic"`` is 8 x^3 - 10 x^2 + 3 x, the two tasks of the paper.
+        coefficients: coefficients of the polynomial, that of the highest power first, as ``numpy.polyval``
+            takes them; ``"quadratic"`` is 0.5 x^2 + 0.25 x + 0.1 and ``"cubic"`` is 8 x^3 - 10 x^2 + 3 x, the two tasks
+            of the paper.
         num_examples: points in each split.
         batch_size: examples in a batch.
-        seed: of the points.
+        seed: random seed of the points.
         num_workers: processes that load, 0 for the main one.
 
     Raises:

@@ -42,7 +42,7 @@ class SBMDataModule(LightningDataModule):
         steps_per_epoch: training batches in an epoch, over all devices.
         val_size: graphs to validate on.
         test_size: graphs to test on.
-        seed: of all graphs.
+        seed: random seed of all graphs.
         num_workers: processes that draw training batches, 0 for the main one.
 
     Raises:
@@ -179,10 +179,10 @@ class FreshGraphs(Dataset[Batch]):
     """Item i is batch number i, drawn from ``(seed, i)``; the items below ``len`` make the first epoch.
 
     Args:
-        law: of the graphs.
+        law: distribution that the graphs are drawn from.
         batch_size: graphs in a batch.
         steps_per_epoch: batches in an epoch.
-        seed: of all batches.
+        seed: random seed of all batches.
     """
 
     def __init__(self, law: GraphLaw, batch_size: int, steps_per_epoch: int, seed: int) -> None:

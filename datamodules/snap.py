@@ -51,7 +51,7 @@ class SNAPCommunityDataModule(LightningDataModule):
         min_ratio: the smaller community has more than this times the members of the larger, in [0, 1).
         val_share: share of the instances to validate on, in (0, 1).
         test_share: share of the instances to test on, in (0, 1).
-        seed: of the split, in [0, 2^32).
+        seed: random seed of the split, in [0, 2^32).
         num_workers: processes that load, 0 for the main one.
 
     Attributes:

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -32,7 +30,8 @@ from lightning_landscape.sparse_coding.dictionaries import (
 from lightning_landscape.sparse_coding.fista import reference_optimum
 from lightning_landscape.sparse_coding.problem import LassoProblem
 from lightning_landscape.sparse_coding.signals import Draw, planted, pooled, unit_correlation
-from lightning_landscape.storage.atomic import CorruptFileError, replacing
+from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.tensor_files import SnapshotError, read_safetensors, write_safetensors
 
 DataSet = Literal["digits", "gaussian", "unit-correlation", "adversarial", "supervised", "mnist", "mnist-patches"]
 
@@ -99,7 +98,7 @@ class SparseCodingDataModule(LightningDataModule):
         root: cache folder of learned dictionaries and of MNIST.
         source: for MNIST, folder that holds the raw .gz files, itself or in ``MNIST/raw``. It is only read.
         download: fetch MNIST.
-        seed: of the dictionary and of all signals.
+        seed: random seed of the dictionary and of all signals.
         num_workers: processes that draw training batches, 0 for the main one.
 
     Attributes:
@@ -268,11 +267,10 @@ class SparseCodingDataModule(LightningDataModule):
         if not path.is_file():
             signals = self._pools["train"][:_LEARNING_SIGNALS]
             atoms = learned_dictionary(signals, setting.m, setting.lam, _LEARNING_EPOCHS, self.seed)
-            with replacing(path) as file:
-                file.write(save({"dictionary": atoms}))
+            write_safetensors(path, {"dictionary": atoms}, header={})
         try:
-            return load_file(path)["dictionary"]
-        except (SafetensorError, KeyError) as error:
+            return read_safetensors(path)[1]["dictionary"]
+        except (SnapshotError, KeyError) as error:
             raise CorruptFileError(f"{path} is damaged ({error}): delete it, and it is learned anew") from error
 
     def _split(self, name: str) -> list[SparseCodingBatch]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from lightning_landscape.path import Path, Profile
+from lightning_landscape.storage.plain import plain_json
 
 
 class Verdict(StrEnum):
@@ -98,7 +99,7 @@ class Connection:
         del row["path"]
         row["profile"] = self.profile._asdict()
         row["linear_profile"] = self.linear_profile._asdict()
-        return {key: _plain(value) for key, value in row.items()}
+        return {key: plain_json(value) for key, value in row.items()}
 
     @classmethod
     def failed(cls, error: Exception) -> Connection:
@@ -172,15 +173,3 @@ def level_above(losses: Sequence[float], margin: float) -> float:
         raise ValueError(f"margin must be a finite number of at least 0, got {margin!r}")
     largest = max(losses)
     return largest + margin * abs(largest)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ import pytest
 import wandb
 import yaml
 
+import lightning_landscape
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.cli import LandscapeCLI, main
 
@@ -163,6 +164,45 @@ def test_a_mistake_in_the_file_ends_with_code_2_and_names_it(
         main(["fit", "--config", "config.yaml", "--config", "wrong.yaml"])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.partition("\nerror: ")[2]
+
+
+@pytest.mark.parametrize("prog", ["landscape", "python -m lightning_landscape"])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("conect", "connect"), ("componets", "components"), ("fitt", "fit"), ("vallidate", "validate"), ("tset", "test")],
+)
+def test_a_mistyped_command_is_answered_with_the_nearest(
+    typed: str, meant: str, prog: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([typed, "--config", "config.yaml"], prog=prog)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"usage: {prog} ")
+    assert f"no command '{typed}': did you mean '{meant}'?" in error
+
+
+def test_a_command_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["xyz"])
+    assert "give one of fit, validate, test, predict, connect, components" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_pyproject(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declared = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["version"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"lightning_landscape {declared}\n"
+    assert lightning_landscape.__version__ == declared
+
+
+def test_the_version_of_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(lightning_landscape, "version", not_installed)
+    assert lightning_landscape._version() == lightning_landscape.__version__
 
 
 class Closing(LevelSetConnectivity):

@@ -22,7 +22,7 @@ class SnapFiles:
 
     Attributes:
         edges: ``com-NAME.ungraph.txt``, gzipped or not: one edge a line.
-        communities: ``com-NAME.top5000.cmty.txt``, likewise: the members of one community a line.
+        communities: ``com-NAME.top5000.cmty.txt``, gzipped or not: the members of one community a line.
     """
 
     edges: Path

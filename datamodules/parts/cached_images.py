@@ -28,7 +28,7 @@ class CachedImageDataModule(InMemoryDataModule, ABC):
         val_size: number of training images to validate on.
         download: fetch what the cache lacks.
         source: folder that holds the raw files. It is only read.
-        seed: of the split into training and validation.
+        seed: random seed of the split into training and validation.
         num_workers: processes that load, 0 for the main one.
 
     Attributes:

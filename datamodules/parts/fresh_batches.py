@@ -35,7 +35,7 @@ class FreshBatches(Dataset[SparseCodingBatch]):
         draw: yields signals and codes.
         batch_size: signals in a batch.
         steps_per_epoch: batches in an epoch.
-        seed: of all batches.
+        seed: random seed of all batches.
     """
 
     def __init__(self, draw: Draw, batch_size: int, steps_per_epoch: int, seed: int) -> None:
@@ -60,7 +60,7 @@ class FreshSampler(DistributedSampler[int]):
     Args:
         dataset: the batches, of which an epoch has as many as ``len`` says.
         ranks: number of devices.
-        rank: of this one.
+        rank: number of this process, from 0.
         done: how many batches this device has trained on so far; an iterator begins with the next. By default those of
             the epochs before the one that ``set_epoch`` names. Lightning names it too late for the first iterator of
             a resumed run, whose checkpoint may have been written before an epoch ended.

@@ -18,7 +18,7 @@ class InMemoryDataModule(LightningDataModule):
 
     Args:
         batch_size: examples in a batch, at least 1. The last batch of a pass may be smaller.
-        seed: of the split, in [0, 2^32).
+        seed: random seed of the split, in [0, 2^32).
         num_workers: processes that load, 0 for the main one; kept alive between epochs.
 
     Attributes:

@@ -46,8 +46,9 @@ def weight_matching(
         module: the architecture; its own parameter values do not matter.
         theta_a: the point to stay close to, shape (P,), as ``LossSurface.point()`` gives it.
         theta_b: the point to permute, shape (P,).
-        example_input: what ``forward`` takes, see :func:`permutation_spec`.
-        seed: of the orders in which groups are visited and of random starts; the global random state is left alone.
+        example_input: what ``forward`` takes: one argument, or a tuple of positional ones.
+        seed: random seed of the orders in which groups are visited and of random starts; the global random state is
+            left alone.
         restarts: descents, of which the first starts from a greedy match in the order of the evidence, the
             second from the identity, where networks that once were one still match, others at random.
 
@@ -77,8 +78,15 @@ def match_weights(
 ) -> WeightMatching:
     """The permutations behind :func:`weight_matching`, for a specification that is at hand already.
 
+    Args:
+        spec: what may be permuted, as :func:`permutation_spec` derives it.
+        theta_a: the point that stays, shape (P,).
+        theta_b: the point to permute, shape (P,).
+        seed: random seed of the orders in which groups are visited and of random starts.
+        restarts: descents, of which the best one counts.
+
     Raises:
-        ValueError: as :func:`weight_matching`.
+        ValueError: if ``restarts`` is below 1, or for parameters of another length or that are not finite.
     """
     if restarts < 1:
         raise ValueError(f"restarts must be at least 1, got {restarts}")
@@ -103,7 +111,7 @@ class Descent:
         spec: the permutations.
         theta_a: the fixed point, shape (P,).
         theta_b: the permuted point, shape (P,).
-        permutations: to start from, by default the identity.
+        permutations: the permutations to start from, by default the identity.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class PermutationSpec:
     Attributes:
         groups: independent groups of units; a point in the symmetry group is one permutation for each.
         layouts: for each axis of each parameter and running statistic, by name, what permutes it.
-        shapes: of the trainable parameters, in the order of the flat vector theta, tied ones once.
+        shapes: shapes of the trainable parameters, in the order of the flat vector theta, tied ones once.
 
     Example:
         >>> spec = permutation_spec(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.zeros(1, 2))
@@ -175,7 +175,7 @@ def permutation_spec(module: nn.Module, example_input: Any) -> PermutationSpec:
       an LSTM's final states that forward returns as they are permute with its units
     - a group norm of g groups: channels within a group, and groups as wholes (``block``)
     - a convolution with groups: groups as wholes, and the channels of all groups alike; depthwise: any
-    - attention heads: heads as wholes, features of query and key alike in all heads, likewise of the values
+    - attention heads: heads as wholes, features of query and key alike in all heads, and so for the values
     - places in a sequence or image, and axes that are sliced by number, sorted or summed up in order, stay
 
     Args:

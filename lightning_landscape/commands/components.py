@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from jsonargparse import ArgumentParser
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.components.heights import PairwiseHeights, search_heights
-from lightning_landscape.components.merge_tree import MergeTree
 from lightning_landscape.components.sharding import Sharded, Share, in_turn
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.report.plain_help import PlainArgumentParser
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.report.style import save_figure
+from lightning_landscape.report.tables import component_table
+from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.checkpoints import read_reference
+from lightning_landscape.storage.plain import plain_json
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossSurface
 
@@ -50,7 +50,7 @@ def components(args: Sequence[str], prog: str) -> int:
         SystemExit: with code 2 for arguments that are wrong.
         ValueError: for files, a recipe or values that cannot be used; the message says what to do.
     """
-    parser = ArgumentParser(
+    parser = PlainArgumentParser(
         prog=prog,
         description="Join checkpoints of one architecture by paths of low training loss, and count the components of "
         "the level set they lie in. Exit code 0: one component, 3: several, or no checkpoint below the level (paths "
@@ -99,11 +99,11 @@ def components(args: Sequence[str], prog: str) -> int:
         level = largest + namespace.margin * abs(largest)
     count = tree.num_components(level) if math.isfinite(level) else 0
     if rank == 0:
-        report = {"level": _plain(level), "num_components": count, **tree.to_dict(), "searches": found.rows}
+        report = {"level": plain_json(level), "num_components": count, **tree.to_dict(), "searches": found.rows}
         with replacing(folder / "components.json") as file:
             file.write(json.dumps(report, indent=2).encode())
-        save_figure(tree.plot(), folder / "components.png")
-        console.print(_table(tree, level))
+        save_figure(tree_figure(tree), folder / "components.png")
+        console.print(component_table(tree, level))
         console.print(f"N_u = {count} among these points at level u = {level:.6g}, from {len(found.rows)} searches")
         console.print(f"Figure, components.json and pairs.jsonl: {folder}", markup=False, soft_wrap=True)
     return 0 if count == 1 else SEVERAL
@@ -141,21 +141,3 @@ def _gather(mine: Any) -> list[Any]:
     outcomes = [None] * dist.get_world_size()
     dist.all_gather_object(outcomes, mine)
     return outcomes
-
-
-def _table(tree: MergeTree, level: float) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("component", justify="right")
-    table.add_column("checkpoint", overflow="fold")
-    table.add_column("loss", justify="right", no_wrap=True)
-    losses = dict(zip(tree.names, tree.losses, strict=True))
-    for number, group in enumerate(tree.components(level), start=1):
-        for name in group:
-            table.add_row(str(number), name, f"{losses.pop(name):.4g}")
-    for name, loss in losses.items():
-        table.add_row("above u", name, f"{loss:.4g}")
-    return table
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

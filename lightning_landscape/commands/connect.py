@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from lightning_landscape.connection import Connection
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
 from lightning_landscape.report.check_figures import profile_figure
+from lightning_landscape.report.plain_help import PlainArgumentParser
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import connection_table
@@ -43,7 +43,7 @@ def connect(args: Sequence[str], prog: str) -> int:
         SystemExit: with code 2 for arguments that are wrong.
         ValueError: for files, a recipe or values that cannot be used; the message says what to do.
     """
-    parser = ArgumentParser(
+    parser = PlainArgumentParser(
         prog=prog,
         description="Search a path of low training loss between two checkpoints of one architecture. "
         "Exit code 0: connected, 3: not found (which never proves that there is none), 2: usage or unreadable input.",

@@ -35,7 +35,8 @@ def adjacency_matrix(data: Data, num_communities: int) -> csr_matrix:
     """The symmetric 0/1 matrix A (n, n) in float64, of a graph that :func:`checked_reverse` takes.
 
     Raises:
-        ValueError: as :func:`checked_reverse`.
+        ValueError: if k is not an integer from 2 to the number of nodes; if the graph has no edges, is directed, or
+            has self-loops or repeated edges.
 
     Example:
         >>> import torch

@@ -31,7 +31,7 @@ class Affiliation:
         memberships: (n, k) bool, which communities each node is in; any number of them, or none.
         probabilities: (k,) float64, p_c.
         background: epsilon, the probability of an edge without a shared community.
-        log_likelihood: of the graph, in nats.
+        log_likelihood: log-likelihood of the graph, in nats.
         history: log-likelihoods of the ascent that led here, one a round.
         labels: (n,) int64, the one community that explains the edges of each node best if it may have no other.
     """
@@ -63,8 +63,8 @@ class AffiliationGraphFit:
 
     Args:
         restarts: number of starts, at least 1.
-        max_rounds: of each, at least 1.
-        seed: of the starts and of the order of nodes. The global random state is left alone.
+        max_rounds: rounds of each start, at least 1.
+        seed: random seed of the starts and of the order of nodes. The global random state is left alone.
 
     Raises:
         ValueError: if an argument is out of its range.

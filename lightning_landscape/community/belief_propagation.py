@@ -44,7 +44,7 @@ class BeliefPropagation:
         max_sweeps: the most.
         tol: a restart has converged where the mean over messages of ``|new - old|`` is at most this, and, where C is
             learned, its largest change relative to its largest entry.
-        seed: of the first messages; the global random state is left as it is.
+        seed: random seed of the first messages; the global random state is left as it is.
 
     Attributes:
         marginals_: (n, k) float64, after ``fit_predict``, as all below.

@@ -30,8 +30,8 @@ class BurerMonteiro:
         disassortative: look for communities that avoid themselves.
         rank: columns of V.
         tol: stop where no entry of the gradient of ``<M, V V^T> / (2 c)`` is larger, M the matrix of the objective.
-        max_iterations: of L-BFGS.
-        seed: of the first V and of k-means; the global random state is left as it is.
+        max_iterations: iterations of L-BFGS, at most.
+        seed: random seed of the first V and of k-means; the global random state is left as it is.
 
     Raises:
         ValueError: if ``rank``, ``tol`` or ``max_iterations`` is not positive.

@@ -96,9 +96,10 @@ def crossing_pairs(graph: LabelledGraph, max_nodes: int, min_ratio: float = 0.05
     Sparse throughout: time and memory are those of the memberships of the edges' ends.
 
     Args:
-        graph: with communities sorted by size.
+        graph: a graph with communities sorted by size.
         max_nodes: the largest union, at least 2.
-        min_ratio: in [0, 1); 0.05 is what the first public program of the authors uses.
+        min_ratio: the smaller community must have more than this times the members of the larger, in [0, 1); 0.05 is
+            what the first public program of the authors uses.
 
     References:
         Z. Chen, L. Li, J. Bruna, "Supervised community detection with line graph neural networks", ICLR 2019, on the

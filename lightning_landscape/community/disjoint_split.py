@@ -21,7 +21,7 @@ def disjoint_split(
     Args:
         elements: the elements of each example, integers of at least 0.
         shares: positive, one a part; what they sum to does not matter.
-        seed: of the order.
+        seed: random seed of the order in which communities are taken.
 
     Returns:
         For each part the indices of its examples, ascending.

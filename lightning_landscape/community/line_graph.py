@@ -55,12 +55,26 @@ def nonbacktracking_product(y: Tensor, edge_index: Tensor, rev_edge: Tensor, num
 
 
 def nonbacktracking_product_transpose(y: Tensor, edge_index: Tensor, rev_edge: Tensor, num_nodes: int) -> Tensor:
-    """``(B^T y)_{i->j}``, the sum of ``y_{l->i}`` over the neighbours l != j of i. Arguments as for B."""
+    """``(B^T y)_{i->j}``, the sum of ``y_{l->i}`` over the neighbours l != j of i.
+
+    Args:
+        y: floats (E2, ...), a row for each directed edge.
+        edge_index: (2, E2), sorted by source.
+        rev_edge: (E2,), the reverse of each edge.
+        num_nodes: n.
+
+    Returns:
+        Floats of the shape of y.
+    """
     return _of_edges(_nonbacktracking_transpose, _nonbacktracking, y, edge_index, rev_edge, num_nodes)
 
 
 def nonbacktracking_degree(edge_index: Tensor, num_nodes: int) -> Tensor:
     """The diagonal of D_B, ``d_j - 1`` at the edge i -> j: the row sums of B, (E2,) int64.
+
+    Args:
+        edge_index: (2, E2), sorted by source.
+        num_nodes: n.
 
     Example:
         >>> nonbacktracking_degree(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
@@ -70,22 +84,50 @@ def nonbacktracking_degree(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def incidence_sum(y: Tensor, edge_index: Tensor, rev_edge: Tensor, num_nodes: int) -> Tensor:
-    """``(Pm y)_i``, the sum of y (E2, ...) over the edges that leave i and those that enter it, shape (n, ...)."""
+    """``(Pm y)_i``, the sum of y (E2, ...) over the edges that leave i and those that enter it, shape (n, ...).
+
+    Args:
+        y: floats (E2, ...), a row for each directed edge.
+        edge_index: (2, E2), sorted by source.
+        rev_edge: (E2,), the reverse of each edge.
+        num_nodes: n.
+    """
     return _of_edges(_incidence_sum, _incidence_sum_transpose, y, edge_index, rev_edge, num_nodes)
 
 
 def incidence_sum_transpose(x: Tensor, edge_index: Tensor, rev_edge: Tensor, num_nodes: int) -> Tensor:
-    """``(Pm^T x)_{i->j} = x_i + x_j`` for x (n, ...), shape (E2, ...)."""
+    """``(Pm^T x)_{i->j} = x_i + x_j`` for x (n, ...), shape (E2, ...).
+
+    Args:
+        x: floats (n, ...), a row for each node.
+        edge_index: (2, E2), sorted by source.
+        rev_edge: (E2,), the reverse of each edge.
+        num_nodes: n.
+    """
     return _of_nodes(_incidence_sum_transpose, _incidence_sum, x, edge_index, rev_edge, num_nodes)
 
 
 def incidence_difference(y: Tensor, edge_index: Tensor, rev_edge: Tensor, num_nodes: int) -> Tensor:
-    """``(Pd y)_i``, the sum of y (E2, ...) over the edges that leave i less that over those that enter it, (n, ...)."""
+    """``(Pd y)_i``, the sum of y (E2, ...) over the edges that leave i less that over those that enter it, (n, ...).
+
+    Args:
+        y: floats (E2, ...), a row for each directed edge.
+        edge_index: (2, E2), sorted by source.
+        rev_edge: (E2,), the reverse of each edge.
+        num_nodes: n.
+    """
     return _of_edges(_incidence_difference, _incidence_difference_transpose, y, edge_index, rev_edge, num_nodes)
 
 
 def incidence_difference_transpose(x: Tensor, edge_index: Tensor, rev_edge: Tensor, num_nodes: int) -> Tensor:
-    """``(Pd^T x)_{i->j} = x_i - x_j`` for x (n, ...), shape (E2, ...)."""
+    """``(Pd^T x)_{i->j} = x_i - x_j`` for x (n, ...), shape (E2, ...).
+
+    Args:
+        x: floats (n, ...), a row for each node.
+        edge_index: (2, E2), sorted by source.
+        rev_edge: (E2,), the reverse of each edge.
+        num_nodes: n.
+    """
     return _of_nodes(_incidence_difference_transpose, _incidence_difference, x, edge_index, rev_edge, num_nodes)
 
 

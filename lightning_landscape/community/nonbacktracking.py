@@ -28,7 +28,7 @@ class NonBacktrackingSpectral:
     Args:
         disassortative: take the k - 1 eigenvalues of smallest real part, not the k of largest: for communities that
             avoid themselves.
-        seed: of the start of the eigensolver and of k-means; the global random state is left as it is.
+        seed: random seed of the start of the eigensolver and of k-means; the global random state is left as it is.
 
     Example:
         >>> from lightning_landscape.community import community_graph

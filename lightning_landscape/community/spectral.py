@@ -29,7 +29,7 @@ class SpectralMethod(ABC):
 
     Args:
         disassortative: look for communities that avoid themselves.
-        seed: of the start of the eigensolver and of k-means; the global random state is left as it is.
+        seed: random seed of the start of the eigensolver and of k-means; the global random state is left as it is.
     """
 
     def __init__(self, disassortative: bool = False, seed: int = 0) -> None:
@@ -123,9 +123,9 @@ class BetheHessian(SpectralMethod):
     ``r = -sqrt(c)`` to disassortative ones; for the block model they exist down to the Kesten-Stigum threshold.
 
     Args:
-        disassortative: as for :class:`SpectralMethod`; r is then negative.
+        disassortative: look for communities that avoid themselves; r is then negative.
         regularizer: ``|r|``, by default ``sqrt(c)``.
-        seed: as for :class:`SpectralMethod`.
+        seed: random seed of the start of the eigensolver and of k-means; the global random state is left as it is.
 
     Raises:
         ValueError: if ``regularizer`` is not a positive number.
@@ -165,9 +165,9 @@ class ProjectedPowerIteration(SpectralMethod):
     Bruna 2019, Sec. 3). The error shrinks per iteration by the ratio of the eigenvalues of ``||A|| 1 - A``.
 
     Args:
-        method: whose matrix and points are used, by default :class:`BetheHessian`.
+        method: the spectral method whose matrix and points are used, by default :class:`BetheHessian`.
         num_iterations: how many.
-        seed: of the first columns and of k-means.
+        seed: random seed of the first columns and of k-means.
 
     Raises:
         ValueError: if ``num_iterations`` is not positive.
@@ -210,7 +210,7 @@ def lowest_eigenvectors(matrix: csr_matrix, count: int, seed: int) -> np.ndarray
     Args:
         matrix: sparse (n, n), n >= ``count``.
         count: how many.
-        seed: of the first Lanczos vector.
+        seed: random seed of the first Lanczos vector.
 
     Raises:
         scipy.sparse.linalg.ArpackNoConvergence: if Lanczos does not converge.

@@ -20,6 +20,11 @@ from torch import Tensor
 def average_degree(a: float, b: float, num_communities: int) -> float:
     """``d = (a + (k - 1) b) / k``.
 
+    Args:
+        a: n times the probability of an edge between two nodes of one community.
+        b: n times the probability of an edge between nodes of different communities.
+        num_communities: k, the number of communities, all of one size.
+
     Raises:
         ValueError: if a or b is negative or not finite, both are 0, or there are fewer than 2 communities.
 
@@ -37,8 +42,13 @@ def signal_to_noise(a: float, b: float, num_communities: int) -> float:
     Above 1, efficient methods find communities better than chance (belief propagation, non-backtracking spectrum);
     below it nothing does for k = 2, and no efficient method is known for any k.
 
+    Args:
+        a: n times the probability of an edge between two nodes of one community.
+        b: n times the probability of an edge between nodes of different communities.
+        num_communities: k, the number of communities, all of one size.
+
     Raises:
-        ValueError: as :func:`average_degree`.
+        ValueError: if a or b is negative or not finite, both are 0, or there are fewer than 2 communities.
 
     References:
         A. Decelle, F. Krzakala, C. Moore, L. Zdeborova, Phys. Rev. E 84, 066106, 2011.
@@ -139,8 +149,13 @@ def detectability(a: float, b: float, num_communities: int) -> Detectability:
     ``IMPOSSIBLE`` for SNR <= 1 when k = 2, and for ``SNR < 2 log(k - 1) / (k - 1)`` when k > 2, where graphs cannot be
     told from those without communities; also where d <= 1, without a giant component.
 
+    Args:
+        a: n times the probability of an edge between two nodes of one community.
+        b: n times the probability of an edge between nodes of different communities.
+        num_communities: k, the number of communities, all of one size.
+
     Raises:
-        ValueError: as :func:`average_degree`.
+        ValueError: if a or b is negative or not finite, both are 0, or there are fewer than 2 communities.
 
     References:
         E. Abbe, C. Sandon, "Detection in the stochastic block model with multiple clusters", 2016: the two conditions,
@@ -209,8 +224,13 @@ def exact_recovery(a: float, b: float, num_communities: int) -> bool:
 
     That is when ``|sqrt(a) - sqrt(b)| >= sqrt(k)``, and efficiently so.
 
+    Args:
+        a: the factor of log(n) / n in the probability of an edge between two nodes of one community.
+        b: the factor of log(n) / n in the probability of an edge between nodes of different communities.
+        num_communities: k, the number of communities, all of one size.
+
     Raises:
-        ValueError: as :func:`average_degree`.
+        ValueError: if a or b is negative or not finite, both are 0, or there are fewer than 2 communities.
 
     References:
         E. Abbe, A. S. Bandeira, G. Hall, "Exact recovery in the stochastic block model", 2016; E. Mossel, J. Neeman,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lightning_landscape.storage.plain import plain_json
 
 Array = NDArray[np.float64]
 # Two evaluations of one loss differ in their rounding by less.
@@ -150,28 +149,12 @@ class MergeTree:
         """The levels at which N_u changes, ascending: the losses and the heights of the merges."""
         return np.unique([*self.losses[np.isfinite(self.losses)], *(merge.height for merge in self.merges)])
 
-    def plot(self, title: str | None = None) -> Figure:
-        """The disconnectivity graph (Becker & Karplus 1997), and beside it N_u on the same axis of levels.
-
-        Each point is a line that begins at its loss; two lines meet at the height where they are joined.
-
-        Args:
-            title: a line above the figure.
-
-        Returns:
-            A figure with two axes, not known to pyplot.
-        """
-        # Imported here so that a tree needs no matplotlib.
-        from lightning_landscape.report.tree_figure import tree_figure
-
-        return tree_figure(self, title)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: names, losses, heights and merges; a number that is not finite becomes ``None``."""
         return {
             "names": list(self.names),
-            "losses": [_plain(value) for value in self.losses],
-            "heights": [[_plain(value) for value in row] for row in self.heights],
+            "losses": plain_json(self.losses),
+            "heights": plain_json(self.heights),
             "merges": [merge._asdict() for merge in self.merges],
         }
 
@@ -181,7 +164,7 @@ class MergeTree:
 
         Raises:
             KeyError: if a field is missing.
-            ValueError: as :meth:`from_heights`.
+            ValueError: if the values are no losses with symmetric heights, as :meth:`from_heights` checks.
         """
         losses = [math.nan if value is None else value for value in row["losses"]]
         heights = [[math.inf if value is None else value for value in line] for line in row["heights"]]
@@ -218,7 +201,3 @@ def _checked_heights(losses: Array, heights: Array, names: Sequence[str]) -> Arr
     known = np.where(np.isfinite(known), np.fmax(known, floor), known)
     np.fill_diagonal(known, losses)
     return known
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

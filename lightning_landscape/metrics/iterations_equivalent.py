@@ -20,7 +20,7 @@ class IterationsEquivalent(Metric):
 
     Args:
         num_iterations: K, how far the solver was run.
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: further keyword arguments, handed to ``torchmetrics.Metric``.
 
     Raises:
         ValueError: if ``num_iterations`` is no integer from 1; in ``update``, for other shapes than it names; in

@@ -17,7 +17,7 @@ class NMSE(Metric):
     0 dB is what the code zero has; minus infinity is perfect.
 
     Args:
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: further keyword arguments, handed to ``torchmetrics.Metric``.
 
     Raises:
         ValueError: in ``update``, if the two shapes differ or are no matrices; in ``compute``, if every code so far

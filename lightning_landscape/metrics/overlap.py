@@ -28,7 +28,7 @@ class Overlap(Metric):
 
     Args:
         num_classes: k, at least 2.
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: further keyword arguments, handed to ``torchmetrics.Metric``.
 
     Raises:
         ValueError: at construction, if k < 2; in ``update``, if shapes do not fit together or a label is not in

@@ -18,7 +18,7 @@ class Suboptimality(Metric):
     float64 where the difference is below 1e-6 F: that of two float32 numbers is noise, and may be negative.
 
     Args:
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: further keyword arguments, handed to ``torchmetrics.Metric``.
 
     Raises:
         ValueError: in ``update``, if the two are not vectors of one length; in ``compute``, before any example.

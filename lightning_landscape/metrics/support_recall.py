@@ -18,7 +18,7 @@ class SupportRecall(Metric):
 
     Args:
         threshold: magnitude above which a coefficient of z counts as found.
-        kwargs: of ``torchmetrics.Metric``.
+        kwargs: further keyword arguments, handed to ``torchmetrics.Metric``.
 
     Raises:
         ValueError: if ``threshold`` is negative or no number; in ``update``, if the two shapes differ or are no

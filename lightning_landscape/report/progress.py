@@ -17,8 +17,8 @@ def search_progress(title: str, console: Console | None = None) -> Iterator[Prog
     """A progress bar that disappears when the block ends.
 
     Args:
-        title: what the bar is for.
-        console: where to show it, by default the terminal.
+        title: words before the bar, which say what is searched.
+        console: terminal that shows the bar, by default the terminal.
 
     Yields:
         A function of a description and a fraction, for a finder.

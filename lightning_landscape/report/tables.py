@@ -1,4 +1,4 @@
-"""The table of checks that closes a run."""
+"""Tables for a terminal: of the checks of a run, one connection, the merges of a tree and its components."""
 
 from __future__ import annotations
 
@@ -121,6 +121,34 @@ def merge_table(tree: MergeTree) -> Table:
         table.add_row(f"{merge.height:.4g}", _members(left), _members(right), str(tree.num_components(merge.height)))
     table.caption = "heights are upper bounds: what is apart here may be connected lower"
     table.caption_justify = "left"
+    return table
+
+
+def component_table(tree: MergeTree, level: float) -> Table:
+    """One line a point: the number of its component at a level, its name and its loss.
+
+    Args:
+        tree: the points and the heights between them.
+        level: the level u. Points with a larger loss, or none that is finite, come last, marked ``above u``.
+
+    Returns:
+        A table; the component of the lowest point comes first, losses have four significant digits.
+
+    Example:
+        >>> tree = MergeTree.from_heights([0.1, 0.2, 0.9], [[1, 1, 1]] * 3, ["run", "twin", "other"])
+        >>> [list(column.cells) for column in component_table(tree, 0.5).columns]
+        [['1', '2', 'above u'], ['run', 'twin', 'other'], ['0.1', '0.2', '0.9']]
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("component", justify="right")
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("loss", justify="right", no_wrap=True)
+    losses = dict(zip(tree.names, tree.losses, strict=True))
+    for number, group in enumerate(tree.components(level), start=1):
+        for name in group:
+            table.add_row(str(number), name, f"{losses.pop(name):.4g}")
+    for name, loss in losses.items():
+        table.add_row("above u", name, f"{loss:.4g}")
     return table
 
 

@@ -26,7 +26,7 @@ def tree_figure(tree: MergeTree, title: str | None = None) -> Figure:
     and not drawn. The axis of levels is logarithmic where it spans more than 1.5 decades.
 
     Args:
-        tree: what to draw.
+        tree: the merge tree that is drawn.
         title: a line above the figure.
 
     Returns:

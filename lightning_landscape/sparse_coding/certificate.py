@@ -23,7 +23,7 @@ class Factorization:
     Attributes:
         unitarity_error: largest entry of ``|A^T A - I|``, 0 for a unitary A.
         smallest_scale: smallest entry of S.
-        smallest_eigenvalue: of R. ISTA itself, ``A = I`` and ``S = L``, has 0.
+        smallest_eigenvalue: the smallest eigenvalue of R. ISTA itself, ``A = I`` and ``S = L``, has 0.
         lipschitz: L, what eigenvalues are compared with.
     """
 
@@ -136,6 +136,13 @@ def facnet_step(problem: LassoProblem, x: Tensor, z: Tensor, A: Tensor, S: Tenso
     """``A^T h_{lam / S}(A z - S^-1 A D^T (D z - x))`` for each row, (batch, m) (Moreau & Bruna 2017).
 
     The paper prints a plus before ``S^-1``; minimising the surrogate in :func:`step_bound` gives the minus.
+
+    Args:
+        problem: the Lasso.
+        x: signals (batch, n).
+        z: codes (batch, m) that the step starts from.
+        A: orthogonal (m, m).
+        S: positive diagonal (m,).
     """
     rotated = (z - problem.gradient(x, z) @ ((A.T / S) @ A)) @ A.T
     return soft_threshold(rotated, problem.lam / S) @ A

@@ -20,6 +20,10 @@ def normalized(dictionary: Tensor, by: Normalization = "norm") -> Tensor:
     A column of standard Gaussians divided by its squared norm has norm about ``1 / sqrt(n)``: the problem is then
     that of unit atoms with lam larger by ``sqrt(n)`` and coefficients smaller by as much, up to the spread of norms.
 
+    Args:
+        dictionary: D (n, m), without zero columns.
+        by: ``"norm"`` divides by ``||d||``, ``"squared_norm"`` by ``||d||^2``.
+
     Raises:
         ValueError: if ``by`` is another word.
 
@@ -40,8 +44,8 @@ def gaussian_dictionary(n: int, m: int, generator: torch.Generator, normalizatio
     Args:
         n: dimension of a signal.
         m: number of atoms.
-        generator: to draw from.
-        normalization: as in :func:`normalized`.
+        generator: random generator that the entries are drawn from.
+        normalization: whether columns are divided by ``||d||`` (``"norm"``) or by ``||d||^2`` (``"squared_norm"``).
 
     Example:
         >>> dictionary = gaussian_dictionary(64, 100, torch.Generator().manual_seed(0))
@@ -62,7 +66,7 @@ def fourier_dictionary(n: int, m: int, generator: torch.Generator) -> Tensor:
     Args:
         n: number of modes, at most ceil(m / 2) - 1.
         m: number of atoms.
-        generator: to draw the frequencies from.
+        generator: random generator that the frequencies are drawn from.
 
     Raises:
         ValueError: if there are fewer than n frequencies.
@@ -84,7 +88,7 @@ def learned_dictionary(signals: Tensor, m: int, lam: float, epochs: int, seed: i
         m: number of atoms.
         lam: weight of the l1 norm of the codes.
         epochs: passes over the signals.
-        seed: of the initial atoms and the order of signals; the global random state is left as it is.
+        seed: random seed of the initial atoms and the order of signals; the global random state is left as it is.
     """
     learner = MiniBatchDictionaryLearning(
         m, alpha=lam, max_iter=epochs, batch_size=256, fit_algorithm="cd", shuffle=True, random_state=seed

@@ -52,7 +52,13 @@ def fista(
 
 
 def fista_iterates(problem: LassoProblem, x: Tensor, restart: bool = False) -> Iterator[Tensor]:
-    """The codes z_0 = 0, z_1, z_2, ... (batch, m) of :func:`fista`, without end."""
+    """The codes z_0 = 0, z_1, z_2, ... (batch, m) of :func:`fista`, without end.
+
+    Args:
+        problem: the Lasso.
+        x: signals (batch, n).
+        restart: drop the momentum wherever it points uphill.
+    """
     state = _begin(start(problem, x, None))
     step = _step(problem, restart)
     while True:

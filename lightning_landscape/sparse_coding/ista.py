@@ -44,7 +44,12 @@ def ista(
 
 
 def ista_iterates(problem: LassoProblem, x: Tensor) -> Iterator[Tensor]:
-    """The codes z_0 = 0, z_1, z_2, ... (batch, m) of :func:`ista`, without end."""
+    """The codes z_0 = 0, z_1, z_2, ... (batch, m) of :func:`ista`, without end.
+
+    Args:
+        problem: the Lasso.
+        x: signals (batch, n).
+    """
     state: State = (start(problem, x, None),)
     step = _step(problem)
     while True:

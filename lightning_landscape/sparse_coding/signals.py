@@ -14,6 +14,11 @@ Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]
 def planted(dictionary: Tensor, sparsity: float, scale: float) -> Draw:
     """``x = D z`` where each coefficient of z is Gaussian, N(0, scale^2), with probability ``sparsity``, else 0.
 
+    Args:
+        dictionary: D (n, m).
+        sparsity: probability that a coefficient is not zero, in (0, 1].
+        scale: standard deviation of the coefficients that are not zero.
+
     Example:
         >>> x, code = planted(torch.eye(2), sparsity=1.0, scale=10.0)(3, torch.Generator().manual_seed(0))
         >>> torch.equal(x, code)

@@ -30,11 +30,11 @@ def run(
     Args:
         problem: the Lasso.
         x: signals (batch, n).
-        state: where to start.
+        state: the state that the iteration starts from.
         step: from signals and state to the next state.
         num_iterations: at least 0; the most if ``tol`` is given.
         tol: relative duality gap to stop at, ``None`` to run all iterations.
-        name: of the method, for the warning.
+        name: name of the method, which the warning gives.
 
     Raises:
         ValueError: if ``num_iterations`` or ``tol`` is out of its range.

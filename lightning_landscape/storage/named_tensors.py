@@ -57,7 +57,8 @@ def mapping_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     Two names are tied when they see the same memory in the same way.
 
     Raises:
-        ValueError: as :func:`module_state`, and if an entry is not a tensor under a string.
+        ValueError: if an entry is not a tensor under a string, a tensor has no values yet or is not dense, or two
+            different tensors have one name once ``_orig_mod.`` is removed.
     """
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):

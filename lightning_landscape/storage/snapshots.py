@@ -37,12 +37,12 @@ class Snapshot:
 
     Attributes:
         path: the file.
-        name: its name in the store, without suffix.
+        name: name of the snapshot in the store, without suffix.
         step: optimizer steps taken so far, ``trainer.global_step``.
         epoch: index of the epoch, from 0.
         loss: the loss that the run logged for these weights, ``None`` if it gave none.
         content_hash: :func:`content_hash` of the tensors.
-        metadata: what else the writer noted, plain JSON.
+        metadata: further values that the writer noted, plain JSON.
         aliases: further names of tied tensors, mapped to the stored name.
     """
 
@@ -75,7 +75,7 @@ class Snapshot:
         """:meth:`load` with tied tensors under all of their names, as ``module.load_state_dict`` wants them.
 
         Raises:
-            SnapshotError: as :meth:`load`.
+            SnapshotError: if the file is missing, damaged, altered or replaced; the message says what to do.
         """
         tensors = self.load()
         return tensors | {alias: tensors[name] for alias, name in self.aliases.items()}

@@ -7,6 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_landscape.storage.named_tensors import clean_name
+
 BatchNormMode = Literal["recalibrate", "frozen", "batch"]
 
 
@@ -24,20 +26,23 @@ class BatchNorms:
         module: the detached copy that is evaluated; its layers are changed in place.
         original: the module it was copied from. A layer in eval mode inside a module in train mode was
             frozen by its owner and keeps its statistics.
-        mode: see :class:`~lightning_landscape.surface.LossSurface`.
+        mode: ``"recalibrate"``: the statistics of a point are averages over all batches, taken anew for each point;
+            ``"frozen"``: they stay as they are; ``"batch"``: each batch is normalised by its own.
     """
 
     def __init__(self, module: nn.Module, original: nn.Module, mode: BatchNormMode) -> None:
         self.mode = mode
         self.layers: dict[str, _BatchNorm] = {}
-        # torch.compile puts a part into the names that the copy, which is not compiled, does not have.
+        # The copy is not compiled, so that its names are the clean ones.
         frozen = {
-            ".".join(part for part in name.split(".") if part != "_orig_mod")
+            clean_name(f"{name}.running_mean")
             for name, layer in original.named_modules()
             if original.training and not layer.training
         }
         for name, layer in module.named_modules():
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None and name not in frozen:
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+                if f"{name}.running_mean" in frozen:
+                    continue
                 if isinstance(layer, nn.SyncBatchNorm):
                     layer.__class__ = _LocalBatchNorm  # type: ignore[assignment]
                 self.layers[name] = layer

@@ -42,7 +42,7 @@ class LossSurface:
         batch_norm: ``"recalibrate"`` re-estimates the running statistics as cumulative averages over
             ``batches`` at every theta and then evaluates with them; ``"frozen"`` keeps the module's
             statistics; ``"batch"`` normalises by each batch.
-        device: where to compute; defaults to the device of the parameters.
+        device: device on which E is computed; defaults to the device of the parameters.
         vectorize: evaluate stacks by ``torch.func.vmap`` (``True``) or point by point (``False``).
             ``None`` times both once on the first stack and keeps the faster.
 

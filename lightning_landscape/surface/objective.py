@@ -24,9 +24,10 @@ class Objective(nn.Module):
 
     Args:
         module: the module, which is copied.
-        loss_fn: as in :class:`~lightning_landscape.surface.LossSurface`.
-        batch_norm: likewise.
-        device: likewise.
+        loss_fn: ``(module, batch) -> scalar mean loss``; ``None`` for the module's own ``training_step``.
+        batch_norm: where batch norm takes its statistics from: ``"recalibrate"`` averages over all batches anew for
+            each point, ``"frozen"`` keeps those that are stored, ``"batch"`` uses those of each batch.
+        device: where to compute; ``None`` for the device of the parameters.
 
     Raises:
         ValueError: for a module with no loss, or without trainable, initialised, real parameters.

@@ -21,7 +21,7 @@ class PathBound:
 
     Attributes:
         profile: (t, E) at the points measured.
-        scale: what ``excess`` and ``rise`` are relative to, max(E_a, E_b) unless told otherwise.
+        scale: the number that ``excess`` and ``rise`` are divided by, max(E_a, E_b) unless another was given.
     """
 
     profile: Profile

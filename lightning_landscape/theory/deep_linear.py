@@ -45,8 +45,8 @@ def connecting_path(module: DeepLinearNetwork, theta_a: Tensor, theta_b: Tensor,
 
     Args:
         module: the network; its weights are not read.
-        theta_a: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
-        theta_b: likewise.
+        theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
+        theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Returns:
@@ -77,14 +77,15 @@ def descent_path(module: DeepLinearNetwork, theta: Tensor, batch: Batch) -> Path
 
     Args:
         module: the network; its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Returns:
         A path in float64.
 
     Raises:
-        ValueError: as :func:`connecting_path`.
+        ValueError: if a hidden width is not above min(n, m), if there is a ridge and not two layers, or for a
+            batch or parameters of another shape.
         RuntimeError: with a ridge, if its minimum could not be certified.
 
     Example:

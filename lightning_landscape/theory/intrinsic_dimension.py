@@ -52,7 +52,7 @@ class PolynomialFeatures:
 
     Args:
         num_inputs: n, coordinates of x.
-        coefficients: of rho, the highest power first.
+        coefficients: coefficients of rho, the highest power first.
 
     Example:
         >>> features = PolynomialFeatures(2, [1.0, 0.0, 0.0])
@@ -107,7 +107,7 @@ def intrinsic_dimension(num_inputs: int, coefficients: list[float] | tuple[float
 
     Args:
         num_inputs: n, coordinates of x.
-        coefficients: of rho, the highest power first.
+        coefficients: coefficients of rho, the highest power first.
 
     Raises:
         ValueError: if all coefficients are 0.
@@ -123,10 +123,10 @@ def measured_dimension(module: PolynomialNetwork, inputs: Tensor | None = None, 
     """The rank of ``rho(w_j . x_i)``, with more random weights than q.
 
     Args:
-        module: its activation and number of inputs are used, not its weights.
+        module: the network, whose activation and number of inputs are used, not its weights.
         inputs: x_i, tensor (N, n): the dimension of the span on these data, at most N. ``None`` draws
             more Gaussian ones than q, on which the rank is q.
-        seed: of the random points.
+        seed: random seed of the random points.
 
     Example:
         >>> network = PolynomialNetwork(num_inputs=3, coefficients=[1.0, 0.0, 0.0])
@@ -145,7 +145,7 @@ def descent_path(module: PolynomialNetwork, theta: Tensor, batch: Batch) -> Path
 
     Args:
         module: the network, with M >= 2 q hidden units; its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Returns:
@@ -181,15 +181,15 @@ def connecting_path(module: PolynomialNetwork, theta_a: Tensor, theta_b: Tensor,
 
     Args:
         module: the network, with M >= 2 q hidden units; its weights are not read.
-        theta_a: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
-        theta_b: likewise.
+        theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
+        theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m). The path is the same for all data.
 
     Returns:
         A path in float64: E is constant on it but for one segment, where E is convex.
 
     Raises:
-        ValueError: as :func:`descent_path`.
+        ValueError: if there are fewer than 2 q hidden units, or for a batch or parameters of another shape.
 
     Example:
         >>> network = PolynomialNetwork(num_inputs=1, hidden_units=2, coefficients=[1.0, 0.0, 0.0])

@@ -11,8 +11,8 @@ Construction. Let p be the narrowest hidden layer, h its width, A = W_K ... W_{p
 1. *Opening.* T = W_{K-1} ... W_{p+1} gets full column rank and S = W_p ... W_2 full row rank, while the product A C
    stays as it is. If T N = 0 for an orthonormal basis N, then A N = 0, and W_p may lose its component along N. No
    input excites N any more; the layers above are at least as wide as p, so that each has directions orthogonal to all
-   that the inputs excite, and N may be passed up through them. S is treated likewise from above. Now A = W_K T and C
-   = S W_1 are free: any straight move of theirs is a straight move of W_K or W_1.
+   that the inputs excite, and N may be passed up through them. S is treated in the same way from above. Now A = W_K T
+   and C = S W_1 are free: any straight move of theirs is a straight move of W_K or W_1.
 2. *Regression.* A gets as large a rank as its shape allows, by new directions that C does not excite. Then C goes
    straight to its optimum A^+ P_ls, with P_ls a least-squares solution; E is convex in C.
 3. *The Grassmannian.* Now E depends on the range V of A alone (the quotient by GL(h)), as a constant less tr(Pi_V M),
@@ -53,7 +53,7 @@ def descent_path(module: DeepLinearNetwork, theta: Tensor, batch: Batch) -> Path
 
     Args:
         module: the network, of any widths, without ridge; its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Returns:

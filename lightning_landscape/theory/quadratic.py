@@ -76,7 +76,7 @@ def lifted(module: QuadraticNetwork, theta: Tensor) -> Tensor:
 
     Args:
         module: the network; its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
 
     Returns:
         Tensor (num_outputs, N, N), float64.
@@ -97,8 +97,8 @@ def connecting_path(module: QuadraticNetwork, theta_a: Tensor, theta_b: Tensor, 
 
     Args:
         module: the network, with M >= 3 N^2 hidden units; its weights are not read.
-        theta_a: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
-        theta_b: likewise.
+        theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
+        theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (L, N) and (L, num_outputs). The path is the same for all data.
 
     Returns:
@@ -122,14 +122,14 @@ def descent_path(module: QuadraticNetwork, theta: Tensor, batch: Batch) -> Path:
 
     Args:
         module: the network, with M >= 3 N^2 hidden units; its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (L, N) and (L, num_outputs).
 
     Returns:
         A path in float64: A_W is constant on it but for the last segment, on which it goes straight.
 
     Raises:
-        ValueError: as :func:`connecting_path`.
+        ValueError: if there are fewer than 3 N^2 hidden units, or for a batch or parameters of another shape.
 
     Example:
         >>> network = QuadraticNetwork(num_inputs=1, hidden_units=3)

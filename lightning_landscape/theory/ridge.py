@@ -40,7 +40,7 @@ from lightning_landscape.theory.subspaces import OneParameterRotations, null_spa
 from lightning_landscape.theory.weight_lists import Weights, flatten, path_through, weights_at
 
 _GAP = 1e-12  # of the minimum, as a share of the loss at 0
-_ROUNDING = 1e-14  # of E, likewise
+_ROUNDING = 1e-14  # of E
 _MAX_STEPS = 2000
 _FLAT = 1e-10  # curvatures below this share of the largest are raised to it
 _PREFERENCE = 1e-3  # Newton's step is taken unless it promises less than this share of the escape
@@ -177,8 +177,8 @@ def connecting_path(module: DeepLinearNetwork, theta_a: Tensor, theta_b: Tensor,
 
     Args:
         module: the network, with one hidden layer and a ridge; its weights are not read.
-        theta_a: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
-        theta_b: likewise.
+        theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
+        theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Raises:
@@ -200,7 +200,7 @@ def descent_path(module: DeepLinearNetwork, theta: Tensor, batch: Batch) -> Path
 
     Args:
         module: the network, with one hidden layer and a ridge; its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Raises:

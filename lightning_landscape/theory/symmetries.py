@@ -47,7 +47,7 @@ def change_basis(module: nn.Module, theta: Tensor, bases: Sequence[Tensor]) -> T
     Args:
         module: a chain of layers, each a weight matrix (n_k, n_{k-1}), with or without a bias (n_k,) after it, in the
             order of ``named_parameters()``. Its weights are not read.
-        theta: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         bases: G_1, ..., G_{K-1}, invertible, of shapes (n_k, n_k).
 
     Returns:
@@ -74,8 +74,9 @@ def permute_and_rescale(module: nn.Module, theta: Tensor, orders: Sequence[Tenso
     """The action of permutations and positive rescalings on the hidden units of a ReLU network.
 
     Args:
-        module: a chain of layers, as in :func:`change_basis`.
-        theta: parameters (P,).
+        module: a chain of layers, each a weight matrix (n_k, n_{k-1}), with or without a bias (n_k,) after it, in the
+            order of ``named_parameters()``. Its weights are not read.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
         orders: for each hidden layer the old index of each new unit, integers (n_k,).
         scales: for each hidden layer what the weights that enter each new unit are multiplied by, positive (n_k,).
 
@@ -114,8 +115,9 @@ def canonical_units(module: nn.Module, theta: Tensor) -> Tensor:
     the output.
 
     Args:
-        module: a chain of layers, as in :func:`change_basis`.
-        theta: parameters (P,).
+        module: a chain of layers, each a weight matrix (n_k, n_{k-1}), with or without a bias (n_k,) after it, in the
+            order of ``named_parameters()``. Its weights are not read.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
 
     Returns:
         The representative (P,), float64: equal for all parameters of an orbit but for rounding, unless two units of a
@@ -148,8 +150,9 @@ def canonical_basis(module: nn.Module, theta: Tensor) -> Tensor:
     The rows of ``W_k ... W_1`` are orthonormal for every hidden layer k.
 
     Args:
-        module: a chain of layers without biases, as in :func:`change_basis`.
-        theta: parameters (P,).
+        module: a chain of layers, each a weight matrix (n_k, n_{k-1}) without a bias, in the order of
+            ``named_parameters()``. Its weights are not read.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
 
     Returns:
         The representative (P,), float64, equal for all parameters of an orbit but for rounding.

@@ -71,8 +71,8 @@ def connecting_path(module: TwoLayerReLU, theta_a: Tensor, theta_b: Tensor, batc
 
     Args:
         module: the network; its weights are not read.
-        theta_a: parameters (P,), as in :class:`~lightning_landscape.surface.LossSurface`.
-        theta_b: likewise.
+        theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
+        theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), tensors (N, n) and (N, m).
 
     Returns:
@@ -91,7 +91,17 @@ def connecting_path(module: TwoLayerReLU, theta_a: Tensor, theta_b: Tensor, batc
 
 
 def construct(module: TwoLayerReLU, theta_a: Tensor, theta_b: Tensor, batch: Batch) -> Construction:
-    """The path of :func:`connecting_path` with its epsilon; the arguments and errors are the same."""
+    """The path of :func:`connecting_path` with its epsilon.
+
+    Args:
+        module: the network; its weights are not read.
+        theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
+        theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
+        batch: (x, y), tensors (N, n) and (N, m).
+
+    Raises:
+        ValueError: without an l1 penalty, or for a batch or parameters of another shape or not finite.
+    """
     problem = _Problem(module, batch)
     start, end = weights_at(module, theta_a), weights_at(module, theta_b)
     if torch.equal(start[0], end[0]):

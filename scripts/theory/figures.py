@@ -20,8 +20,14 @@ from matplotlib.figure import Figure
 from lightning_landscape import LossSurface
 from lightning_landscape.models import DeepLinearNetwork, PolynomialNetwork, QuadraticNetwork, ReLUNetwork
 from lightning_landscape.report.style import LEVEL, LINEAR, PATH, STYLE, save_figure
-from lightning_landscape.theory import deep_linear, intrinsic_dimension, measure_bound, multilinear, quadratic
-from lightning_landscape.theory.counterexample import counterexample
+from lightning_landscape.theory import (
+    counterexample,
+    deep_linear,
+    intrinsic_dimension,
+    measure_bound,
+    multilinear,
+    quadratic,
+)
 from lightning_landscape.theory.symmetries import canonical_units, permute_and_rescale
 
 FOUND = "#009E73"

@@ -34,8 +34,15 @@ from lightning_landscape.finders import (
 from lightning_landscape.models import DeepLinearNetwork, PolynomialNetwork, QuadraticNetwork, TwoLayerReLU
 from lightning_landscape.path import Profile
 from lightning_landscape.storage.atomic import replacing
-from lightning_landscape.theory import deep_linear, intrinsic_dimension, measure_bound, quadratic, two_layer_relu
-from lightning_landscape.theory.counterexample import component, counterexample
+from lightning_landscape.theory import (
+    component,
+    counterexample,
+    deep_linear,
+    intrinsic_dimension,
+    measure_bound,
+    quadratic,
+    two_layer_relu,
+)
 
 EPOCHS = 60
 SEEDS = (1, 2)

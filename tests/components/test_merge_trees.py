@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_landscape.components.merge_tree import Array, MergeTree
-from lightning_landscape.report.tree_figure import _leaf_order
+from lightning_landscape.report.tree_figure import _leaf_order, tree_figure
 
 LOSSES = [0.1, 0.2, 0.1]
 HEIGHTS = [[0.1, 0.5, 0.9], [0.5, 0.2, 0.7], [0.9, 0.7, 0.1]]
@@ -165,7 +165,8 @@ def test_arguments_are_not_changed() -> None:
 
 
 def test_figure_shows_leaves_merges_and_what_heights_are() -> None:
-    graph, count = (figure := MergeTree.from_heights(LOSSES, HEIGHTS, ["a", "b", "c"]).plot("three")).axes
+    figure = tree_figure(MergeTree.from_heights(LOSSES, HEIGHTS, ["a", "b", "c"]), "three")
+    graph, count = figure.axes
     corners = {round(float(y), 6) for line in graph.lines for y in line.get_ydata()}
     assert {0.1, 0.2, 0.5, 0.7} <= corners
     assert [label.get_text() for label in graph.get_xticklabels()] == ["c", "a", "b"]
@@ -190,6 +191,6 @@ def test_leaves_are_drawn_without_crossing() -> None:
     ("losses", "note"), [([math.nan, 0.1], "1 of 2 points left out"), ([math.nan] * 2, "2 of 2"), ([0.1, 9.0], "upper")]
 )
 def test_odd_landscapes_are_drawn(losses: list[float], note: str) -> None:
-    figure = MergeTree.from_heights(losses, np.full((2, 2), math.nan), ["$a", "b" * 90]).plot("cost $1")
+    figure = tree_figure(MergeTree.from_heights(losses, np.full((2, 2), math.nan), ["$a", "b" * 90]), "cost $1")
     figure.canvas.draw()
     assert any(note in text.get_text() for text in figure.texts)

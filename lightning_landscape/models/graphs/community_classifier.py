@@ -22,14 +22,14 @@ class CommunityClassifier(LightningModule):
 
     The loss is the cross-entropy under the best permutation of the k names, averaged over graphs. Logged are
     ``train/loss`` at every step, and per epoch ``val/loss`` and ``val/overlap`` with, beside it, ``val/chance``, the
-    overlap of uniform guessing; likewise for ``test``.
+    overlap of uniform guessing; the same with ``test``.
 
     ``training_step`` keeps no state, and no network here has statistics of past batches or dropout: training mode and
     evaluation mode are one.
 
     Args:
         num_classes: k, the number of communities, at least 2.
-        learning_rate: of the optimiser.
+        learning_rate: step size of the optimiser, positive.
         optimizer: ``"adamax"`` or ``"adam"``.
         decay: share of the training, at its end, over which the learning rate falls linearly to 0; in [0, 1].
             Training without an end keeps the rate.

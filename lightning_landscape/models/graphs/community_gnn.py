@@ -36,7 +36,7 @@ class CommunityGNN(CommunityClassifier):
         num_powers: J, at least 1: A to the powers 1, 2, 4, ..., 2^(J-1).
         clipped: replace each power by the one before squared and cut to zeros and ones, ``min(1, M^2)``.
         linear: leave the relu out.
-        learning_rate: of the optimiser.
+        learning_rate: step size of the optimiser, positive.
         optimizer: ``"adamax"`` or ``"adam"``.
         decay: share of the training, at its end, over which the learning rate falls linearly to 0.
 
@@ -89,7 +89,7 @@ class HalfLinear(nn.Module):
     """A linear map of features side by side, a normalisation over each graph, and a relu on the first half.
 
     Args:
-        in_features: of all parts together.
+        in_features: number of features of all parts together.
         out_features: even.
         linear: leave the relu out.
     """

@@ -31,7 +31,7 @@ class NodeOperators:
         graph: a graph or a batch of them.
         num_powers: how many powers of A, those to 1, 2, 4, ...
         clipped: use M_j.
-        dtype: of the features.
+        dtype: floating type of the features that the operators are applied to.
 
     Attributes:
         degree: d / c of each node, (N, 1).

@@ -45,7 +45,7 @@ class LineGraphGNN(CommunityClassifier):
         num_powers: J, at least 1: A and B to the powers 1, 2, 4, ..., 2^(J-1).
         clipped: replace each power of A by the one before squared and cut to zeros and ones, ``min(1, M^2)``.
         linear: leave the relu out, which makes it the linear line graph network.
-        learning_rate: of the optimiser.
+        learning_rate: step size of the optimiser, positive.
         optimizer: ``"adamax"`` or ``"adam"``.
         decay: share of the training, at its end, over which the learning rate falls linearly to 0.
 
@@ -107,7 +107,7 @@ class EdgeOperators:
 
     Args:
         graph: a graph or a batch of them.
-        nodes: its operators on nodes.
+        nodes: the operators on the nodes of the same graph.
         num_powers: how many powers of B, those to 1, 2, 4, ...
 
     Attributes:

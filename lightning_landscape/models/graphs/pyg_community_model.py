@@ -24,9 +24,9 @@ class PyGCommunityModel(CommunityClassifier):
         backbone: ``"gcn"`` (Kipf & Welling 2017) or ``"gat"`` (Velickovic et al. 2018).
         num_classes: k, the number of communities, at least 2.
         num_layers: convolutions, at least 1.
-        num_features: of the hidden layers, even; a multiple of ``num_heads``.
+        num_features: number of features of the hidden layers, even; a multiple of ``num_heads``.
         num_heads: attention heads of ``"gat"``, whose features make up ``num_features``.
-        learning_rate: of the optimiser.
+        learning_rate: step size of the optimiser, positive.
         optimizer: ``"adamax"`` or ``"adam"``.
         decay: share of the training, at its end, over which the learning rate falls linearly to 0.
 

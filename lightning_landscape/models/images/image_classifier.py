@@ -42,13 +42,13 @@ class ImageClassifier(LightningModule):
     Args:
         architecture: ``"mlp"`` (two hidden layers of 128), ``"lenet"`` (small, 52,138 parameters on
             28x28), ``"dss-mnist"`` (Freeman & Bruna 2017; 3,274,634 parameters on 28x28), ``"dss-cifar"``
-            (likewise; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on 3x32x32).
+            (Freeman & Bruna 2017; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on 3x32x32).
         in_channels: channels of an image.
         image_size: height and width of an image in pixels; at least 4 for the convolutional ones.
         num_classes: number of classes, at least 2.
-        learning_rate: of the optimiser.
+        learning_rate: step size of the optimiser, positive.
         optimizer: ``"adam"`` or ``"sgd"``.
-        momentum: of SGD, in [0, 1).
+        momentum: momentum of SGD, in [0, 1).
         weight_decay: L2 penalty, at least 0.
         dropout: for ``lenet``, probability in [0, 1) of dropping a feature before the dense layers.
         batch_norm: for ``lenet``, normalise after each convolution.

@@ -23,9 +23,8 @@ from lightning_landscape.sparse_coding.batch import SparseCodingBatch
 from lightning_landscape.sparse_coding.layers import LAYERS, UnrolledLayer
 from lightning_landscape.sparse_coding.problem import LassoProblem, lasso_objective
 
-LayerName = Literal[
-    "lista", "l_fista", "facnet", "facnet_free", "lista_cp", "lista_cpss", "alista", "tilista", "slista"
-]
+# Help and errors of the command line name the kinds: jsonargparse reads them, where mypy wants a list in the source.
+LayerName = Literal[tuple(LAYERS)]  # type: ignore[valid-type]
 _OWN_ARGUMENTS = ("problem", "index", "noise", "start")  # of a layer, which the network gives it
 
 
@@ -51,15 +50,17 @@ class UnrolledSparseCoder(LightningModule):
     on, as by ``landscape fit``; it becomes part of every checkpoint, so that ``load_from_checkpoint`` needs neither.
 
     Args:
-        layer: kind of the layers; see :mod:`lightning_landscape.sparse_coding.layers`.
+        layer: kind of the layers, a key of ``lightning_landscape.sparse_coding.LAYERS``.
         depth: K, the number of layers.
         dictionary: D (n, m), float32 or float64; ``None`` for that of the data module, attribute ``dictionary``.
         lam: weight of the l1 norm; ``None`` for that of the data module, attribute ``lam``.
         loss: ``"unsupervised"`` or ``"supervised"``.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
         decay: factor of the learning rate on a plateau, in (0, 1).
         patience: epochs without a better ``val/loss`` before it falls.
-        init_noise: how far from ISTA the layers start, as in ``UnrolledLayer``; twins need it to differ.
+        init_noise: how far from ISTA the layers start: 0 is exactly there; otherwise matrices are moved by this share
+            of their own size, and steps and thresholds by factors ``exp(init_noise * Gaussian)``. Without it twins
+            would not differ.
         warm_start: checkpoint of a network of the same kind, on the same problem and not deeper, whose layers the first
             ones continue from; see :meth:`load_shallower`.
         layer_options: further arguments of the layers, such as ``{"mu": 1.0}`` of ``facnet_free``.
@@ -87,7 +88,7 @@ class UnrolledSparseCoder(LightningModule):
 
     def __init__(
         self,
-        layer: LayerName = "lista",
+        layer: LayerName = "lista",  # type: ignore[valid-type]
         depth: int = 7,
         dictionary: Tensor | None = None,
         lam: float | None = None,

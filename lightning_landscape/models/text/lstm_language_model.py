@@ -45,12 +45,12 @@ class LSTMLanguageModel(LightningModule):
 
     Args:
         vocabulary_size: number of words V, at least 2.
-        embedding_size: of a word's vector.
+        embedding_size: number of entries of a word's vector.
         hidden_size: units of each layer.
         num_layers: LSTM layers.
         dropout: probability in [0, 1) of dropping a unit; the small model has none.
         tied: use the embedding as softmax weights too (Press & Wolf 2017); needs embedding_size = hidden_size.
-        learning_rate: of SGD, on the scale described above.
+        learning_rate: step size of SGD, on the scale described above.
         halve_after: epochs at the full learning rate.
         clip_norm: largest norm of a gradient, on the scale described above.
 
@@ -112,7 +112,7 @@ class LSTMLanguageModel(LightningModule):
         self.val_perplexity = Perplexity()
         self.test_perplexity = Perplexity()
         self._carried: State | None = None  # from one training step to the next
-        self._evaluated: State | None = None  # likewise in validation and test
+        self._evaluated: State | None = None  # the state carried through validation and test
         self._window = 1  # T of the last training step
 
     def reset_parameters(self) -> None:

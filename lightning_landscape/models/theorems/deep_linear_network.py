@@ -22,7 +22,7 @@ class DeepLinearNetwork(SquaredErrorModule):
         num_outputs: n_K.
         hidden: the hidden widths n_1, ..., n_{K-1}; an empty list is plain linear regression.
         ridge: weight of the squared Frobenius norms, at least 0.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
 
     Attributes:
         widths: (n_0, ..., n_K).

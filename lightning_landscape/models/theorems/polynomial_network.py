@@ -22,8 +22,8 @@ class PolynomialNetwork(SquaredErrorModule):
         num_inputs: coordinates of x.
         hidden_units: M, the number of hidden units.
         num_outputs: coordinates of y.
-        coefficients: of the highest power first, as ``numpy.polyval`` takes them.
-        learning_rate: of Adam.
+        coefficients: coefficients of the polynomial, that of the highest power first, as ``numpy.polyval`` takes them.
+        learning_rate: step size of Adam, positive.
 
     Raises:
         ValueError: if an argument is out of its range, or all coefficients are 0.

@@ -34,7 +34,7 @@ class PolynomialRegressor(LightningModule):
         hidden: widths of the hidden layers.
         bias: add biases to all layers.
         output_sigmoid: put the output through a sigmoid too, which then lies in (0, 1).
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
 
     Raises:
         ValueError: if an argument is out of its range.

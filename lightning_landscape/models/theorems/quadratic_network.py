@@ -15,7 +15,7 @@ class QuadraticNetwork(PolynomialNetwork):
         num_inputs: coordinates of x, the N of the width condition M >= 3 N^2.
         hidden_units: M, the number of hidden units w_j.
         num_outputs: coordinates of y.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -18,7 +18,7 @@ class ReLUNetwork(SquaredErrorModule):
 
     Args:
         widths: (n_0, ..., n_K): inputs, hidden widths, outputs.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
 
     Raises:
         ValueError: if there is no hidden layer, or an argument is out of its range.

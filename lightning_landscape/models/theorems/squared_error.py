@@ -21,7 +21,7 @@ class SquaredErrorModule(LightningModule):
     Args:
         num_inputs: coordinates of x.
         num_outputs: coordinates of y.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
 
     Raises:
         ValueError: if an argument is out of its range.

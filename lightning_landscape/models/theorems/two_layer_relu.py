@@ -23,7 +23,7 @@ class TwoLayerReLU(SquaredErrorModule):
         hidden_units: m, the number of hidden units.
         num_outputs: coordinates of y.
         l1: weight of the penalty, at least 0.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam, positive.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -9,7 +9,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
 
 
-class ALISTALayer(UnrolledLayer):
+class ALISTALayer(UnrolledLayer, kind="alista"):
     """``z+ = h_theta(z - gamma W^T (D z - x))`` with W computed, of Analytic LISTA (Liu et al. 2019).
 
     The numbers gamma and theta are learned for each layer. W minimises ``||W^T D||_F`` under ``w_i^T d_i = 1``, as
@@ -25,9 +25,10 @@ class ALISTALayer(UnrolledLayer):
     The parameters ``gamma`` and ``theta`` are in units of gamma_0 and theta_0.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     W: Tensor
@@ -45,7 +46,7 @@ class ALISTALayer(UnrolledLayer):
         self.register_buffer("W", weights.to(problem.dictionary.dtype), persistent=False)
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """The step and the threshold of ISTA on the whitened dictionary: ``gamma`` = ``theta`` = 1."""
         return {"gamma": ones(), "theta": ones()}
 
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from lightning_landscape.sparse_coding.problem import LassoProblem, soft_thresho
 _NEWTON_STEPS = 12  # enough for singular values between 0.01 and 100
 
 
-class FacNetLayer(UnrolledLayer):
+class FacNetLayer(UnrolledLayer, kind="facnet"):
     """``z+ = A^T h_{lam S^-1}(A z - S^-1 A D^T (D z - x))``, a step of a factorised network (Moreau & Bruna 2017).
 
     A (m, m) is orthogonal and S a diagonal, (m,), of positive numbers; each layer has its own. At the start, ``A = I``
@@ -27,9 +27,10 @@ class FacNetLayer(UnrolledLayer):
     to training: :func:`~lightning_landscape.sparse_coding.check_factorization` says.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start: A is then the Cayley transform of noise times Gaussians of variance 1/m, in place of I.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise the start is moved at random: S by factors ``exp(noise * Gaussian)``,
+            and A is the Cayley transform of noise times Gaussians of variance 1/m, in place of I.
     """
 
     factor: Tensor
@@ -66,17 +67,18 @@ class FacNetLayer(UnrolledLayer):
         return soft_threshold(z @ A.T + (descent @ A.T) / S, self.problem.lam / S) @ A
 
 
-class FreeFacNetLayer(FacNetLayer):
+class FreeFacNetLayer(FacNetLayer, kind="facnet_free"):
     """FacNet whose A is free in training, and held near the orthogonal matrices by ``mu ||I - A^T A||_F^2``.
 
     In ``eval`` mode A is replaced by the orthogonal matrix nearest to it, its polar factor: what is validated, tested
     and certified is a factorised network, whatever training has left of orthogonality.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
         mu: weight of the penalty, which the training loss averages over the layers.
-        noise: of the start: A is then I plus noise times Gaussians of variance 1/m.
+        noise: 0 starts exactly there; otherwise the start is moved at random: S by factors ``exp(noise * Gaussian)``,
+            and A is I plus noise times Gaussians of variance 1/m.
 
     Raises:
         ValueError: if ``mu`` is not positive and finite.

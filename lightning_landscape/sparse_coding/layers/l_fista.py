@@ -10,7 +10,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, gram, 
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class LFISTALayer(UnrolledLayer):
+class LFISTALayer(UnrolledLayer, kind="l_fista"):
     """``z_{k+1} = h_{lam theta}(W_g z_k + W_m z_{k-1} + W_e x)`` (Moreau & Bruna 2017).
 
     W_g, W_m (m, m), W_e (m, n) and theta (m,) are learned, each layer its own. FISTA steps from
@@ -20,9 +20,10 @@ class LFISTALayer(UnrolledLayer):
     holds L times theta.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     W_g: Tensor
@@ -31,7 +32,7 @@ class LFISTALayer(UnrolledLayer):
     theta: Tensor
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """The matrices and thresholds of iteration k of FISTA."""
         dictionary, m = self.problem.dictionary.double(), self.problem.dictionary.shape[1]
         gradient_map = torch.eye(m, dtype=torch.float64) - gram(self.problem)
         beta = momentum_weights(self.index + 1)[-1]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_landscape.sparse_coding.problem import LassoProblem
 
+LAYERS: dict[str, type[UnrolledLayer]] = {}  # by the kind that recipes and checkpoints name
+
 
 class UnrolledLayer(nn.Module, ABC):
     """One learned iteration ``z_{k+1} = f(x, z_k, z_{k-1})``, which starts as iteration k of ISTA (or FISTA).
 
     A subclass names its parameters and their first values in :meth:`start` and computes the step in :meth:`forward`.
+    ``class MyLayer(UnrolledLayer, kind="mine")`` enters it into ``LAYERS``, so that recipes can name it.
     Steps and thresholds are stored in units of those of ISTA, 1/L and lam/L: they start at 1 whatever the scale of
     the dictionary is, so that one learning rate serves all.
 
@@ -28,6 +32,11 @@ class UnrolledLayer(nn.Module, ABC):
     Raises:
         ValueError: if ``index`` is no integer of at least 0, or ``noise`` is negative or not finite.
     """
+
+    def __init_subclass__(cls, kind: str | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if kind is not None:
+            LAYERS[kind] = cls
 
     def __init__(self, problem: LassoProblem, index: int = 0, noise: float = 0.0) -> None:
         super().__init__()

@@ -9,16 +9,17 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, gram, 
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class LISTALayer(UnrolledLayer):
+class LISTALayer(UnrolledLayer, kind="lista"):
     """``z+ = h_{lam theta}(W_g z + W_e x)``, of Learned ISTA (Gregor & LeCun 2010).
 
     W_g (m, m), W_e (m, n) and theta (m,) are learned, each layer its own. At the start, ``W_g = I - B/L``,
     ``W_e = D^T/L`` and ``theta = 1/L``, it is an iteration of ISTA. The parameter ``theta`` holds L times theta.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
 
     Example:
         >>> from lightning_landscape.sparse_coding import LassoProblem, ista
@@ -33,7 +34,7 @@ class LISTALayer(UnrolledLayer):
     theta: Tensor
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """The matrices and thresholds of ISTA: ``W_g = I - B/L``, ``W_e = D^T/L``, ``theta`` = 1."""
         dictionary, m = self.problem.dictionary.double(), self.problem.dictionary.shape[1]
         return {
             "W_g": torch.eye(m, dtype=torch.float64) - gram(self.problem),

@@ -11,23 +11,24 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
 
 
-class LISTACPLayer(UnrolledLayer):
+class LISTACPLayer(UnrolledLayer, kind="lista_cp"):
     """``z+ = h_{lam theta}(z + W^T (x - D z))``, of LISTA with coupled weights (Chen et al. 2018).
 
     W (n, m) and the number theta are learned, each layer its own. At the start, ``W = D/L`` and ``theta = 1/L``, it is
     an iteration of ISTA. The parameter ``theta`` holds L times theta.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     W: Tensor
     theta: Tensor
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """``W = D/L`` and the threshold of ISTA: ``theta`` = 1."""
         return {"W": self.problem.dictionary.double() / self.problem.lipschitz, "theta": ones()}
 
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ class LISTACPLayer(UnrolledLayer):
         return soft_threshold(moved, threshold)
 
 
-class LISTACPSSLayer(LISTACPLayer):
+class LISTACPSSLayer(LISTACPLayer, kind="lista_cpss"):
     """LISTA-CP with support selection: the largest coefficients pass unshrunk (Chen et al. 2018).
 
     Layer number k = 1, 2, ... trusts the share ``p_k = min(growth * k, limit)`` of the m coefficients that are largest
@@ -48,9 +49,10 @@ class LISTACPSSLayer(LISTACPLayer):
     starts as ISTA; with support selection no start does, because ISTA shrinks every coefficient.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k - 1.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k - 1, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
         growth: share of coefficients that each further layer trusts, in [0, 1].
         limit: largest share that a layer trusts, in [0, 1].
 

@@ -8,7 +8,7 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class SLISTALayer(UnrolledLayer):
+class SLISTALayer(UnrolledLayer, kind="slista"):
     """``z+ = h_{lam gamma}(z - gamma D^T (D z - x))``, of Step-LISTA (Ablin et al. 2019).
 
     The step gamma > 0 is the only parameter, one number a layer, so that every layer keeps the minimisers of F as
@@ -16,15 +16,16 @@ class SLISTALayer(UnrolledLayer):
     times gamma.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     gamma: Tensor
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """The step 1/L of ISTA: ``gamma`` = 1."""
         return {"gamma": ones()}
 
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:

@@ -8,16 +8,17 @@ from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
 from lightning_landscape.sparse_coding.problem import soft_threshold
 
 
-class TiLISTALayer(UnrolledLayer):
+class TiLISTALayer(UnrolledLayer, kind="tilista"):
     """``z+ = h_{lam theta}(z - gamma W^T (D z - x))``, of Tied LISTA (Liu et al. 2019).
 
     The numbers gamma and theta are learned for each layer, W (n, m) once for all of them. At the start, ``W = D`` and
     ``gamma = theta = 1/L``, it is an iteration of ISTA. The parameters ``gamma`` and ``theta`` hold L times as much.
 
     Args:
-        problem: as in :class:`UnrolledLayer`, so the others.
-        index: k.
-        noise: of the start.
+        problem: the Lasso, on the CPU: its dictionary, its lam and its L.
+        index: k, the number of layers before this one, from 0.
+        noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
+            parameters are moved at random, from the global random state.
     """
 
     W: Tensor
@@ -25,7 +26,7 @@ class TiLISTALayer(UnrolledLayer):
     theta: Tensor
 
     def start(self) -> dict[str, Tensor]:
-        """As the class says."""
+        """``W = D``, and the step and threshold of ISTA: ``gamma`` = ``theta`` = 1."""
         return {"W": self.problem.dictionary.double(), "gamma": ones(), "theta": ones()}
 
     def tie(self, first: UnrolledLayer) -> None:

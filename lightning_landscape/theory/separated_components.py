@@ -70,7 +70,7 @@ def counterexample(widths: Sequence[int]) -> Counterexample:
         widths: (n_0, ..., n_K): inputs, hidden widths, outputs.
 
     Raises:
-        ValueError: for widths that none of the proofs covers, see the module.
+        ValueError: for widths that none of the three proofs covers; the message says which widths they cover.
 
     Example:
         >>> module, batch, theta_a, theta_b, height = counterexample([2, 3, 2])
@@ -90,6 +90,10 @@ def component(module: ReLUNetwork, theta: Tensor) -> tuple[int, ...] | None:
 
     It is a sign in the first two proofs and in the third the order of the units. ``None`` where it is not
     defined, which implies E >= c.
+
+    Args:
+        module: the network, whose widths choose the proof; its weights are not read.
+        theta: parameters, shape (P,), in the order of ``named_parameters()``.
 
     Raises:
         ValueError: for widths that none of the proofs covers, or parameters of another shape.

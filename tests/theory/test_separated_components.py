@@ -22,7 +22,7 @@ from lightning_landscape.finders import (
 )
 from lightning_landscape.models import ReLUNetwork
 from lightning_landscape.theory import kink_ordering
-from lightning_landscape.theory.counterexample import Counterexample, component, counterexample
+from lightning_landscape.theory.separated_components import Counterexample, component, counterexample
 from lightning_landscape.theory.weight_lists import flatten, weights_at
 
 SINGLE = [(1, 1, 1), (2, 1, 1), (3, 4, 1, 2), (2, 1, 1, 3, 2), (2, 5, 1, 1)]
