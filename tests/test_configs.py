@@ -20,6 +20,7 @@ import yaml
 from torch import Tensor
 
 from lightning_landscape.cli import main
+from lightning_landscape.surface import loss_surface
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 OURS = "lightning_landscape.callbacks."
@@ -30,7 +31,8 @@ SLOW = (
 )  # fmt: skip
 EPOCHS = 2
 STEPS = 2  # of an epoch
-WHOLE = "digits"  # draws its figures and starts W&B; for the others both would take longer than all the rest
+# Draws its figures, starts W&B and times loop against vmap: for the others these three would take longer than the rest.
+WHOLE = "digits"
 
 SHORT_TRAINER = {
     "max_epochs": EPOCHS,
@@ -117,27 +119,24 @@ def assert_same(ours: Any, plain: Any) -> None:
         assert ours == plain
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpacked data that the recipes share."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize(
     "path", [pytest.param(p, id=p.stem, marks=pytest.mark.slow if p.stem in SLOW else ()) for p in RECIPES]
 )
 def test_recipe_trains_the_same_with_its_landscape_callbacks_and_without(
-    path: Path, tmp_path: Path, cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     if path.stem != WHOLE:
         request.getfixturevalue("blank_figures")
         monkeypatch.setenv("WANDB_MODE", "disabled")
+        monkeypatch.setattr(loss_surface, "vmap_wins", lambda *args: False)
     text = path.read_text()
     assert f"landscape fit --config configs/{path.name}" in text.partition("seed_everything")[0]
     recipe = yaml.safe_load(text)
     needs_files = "source" in recipe["data"].get("init_args", {})
     source: Path | None = request.getfixturevalue("data_root") if needs_files else None
+    of_cifar = recipe["data"]["class_path"].endswith("CIFAR10DataModule")
+    cache: Path = request.getfixturevalue("unpacked_cifar10" if of_cifar else "unpacked")
     recipe = shortened(recipe, cache, source)
 
     ours = fit(recipe, tmp_path / "ours", monkeypatch)

@@ -44,8 +44,8 @@ def trained(seed: int, images: Tensor, labels: Tensor) -> nn.Sequential:
 
 
 @pytest.mark.slow
-def test_matching_lowers_the_linear_barrier_by_nine_tenths(data_root: Path, tmp_path: Path) -> None:
-    data = MNISTDataModule(root=tmp_path, source=data_root)
+def test_matching_lowers_the_linear_barrier_by_nine_tenths(data_root: Path, unpacked: Path) -> None:
+    data = MNISTDataModule(root=unpacked, source=data_root)
     data.prepare_data()
     data.setup("fit")
     images, labels = data.splits["train"][:IMAGES]

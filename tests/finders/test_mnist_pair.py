@@ -42,8 +42,8 @@ def trained(seed: int, data: TensorDataset, surface_of: list[tuple[Tensor, Tenso
 
 
 @pytest.mark.slow
-def test_two_lenets_at_cross_entropy_a_tenth_are_strictly_connected(data_root: Folder, tmp_path: Folder) -> None:
-    module = MNISTDataModule(root=tmp_path, source=data_root)
+def test_two_lenets_at_cross_entropy_a_tenth_are_strictly_connected(data_root: Folder, unpacked: Folder) -> None:
+    module = MNISTDataModule(root=unpacked, source=data_root)
     module.prepare_data()
     module.setup("fit")
     data = module.splits["train"]
