@@ -4,5 +4,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
-# One thread each (tests/conftest.py), so that two processes fill two cores.
-exec .venv/bin/python -m pytest --numprocesses 2 "$@"
+# Two processes fill two cores, one thread each (tests/conftest.py). A process that has nothing left takes tests of the
+# other: what remains in order, so that fixtures of a module are mostly made once.
+exec .venv/bin/python -m pytest --numprocesses 2 --dist worksteal "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import random
@@ -19,6 +20,7 @@ import wandb
 from matplotlib.figure import Figure
 
 from lightning_landscape.callbacks import level_set
+from lightning_landscape.datamodules import CIFAR10DataModule
 
 torch.set_num_threads(1)
 for library in (pytorch_lightning.__name__, "lightning_fabric"):
@@ -63,3 +65,21 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"real data needs LANDSCAPE_DATA or {REPOSITORY.parent / 'shared' / 'data'}; {root} is no folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of data, empty at first, for tests that need real data and do not test how they are unpacked."""
+    return tmp_path_factory.mktemp("unpacked")
+
+
+@pytest.fixture(scope="session")
+def unpacked_cifar10(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of CIFAR-10: to unpack it takes ten seconds, so the processes of pytest-xdist share one."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "unpacked_cifar10"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the second process waits, and finds the files
+        CIFAR10DataModule(root=folder, source=data_root).prepare_data()
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -230,12 +231,15 @@ def test_module_finds_classes_of_the_working_directory(project: Path, repository
     assert (project / "resolved_fit.yaml").is_file()
 
 
-@pytest.mark.slow
-def test_module_names_itself_in_usage(project: Path, repository: Path) -> None:
-    done = python("-m", "lightning_landscape", "--help", cwd=project, repository=repository)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python -m lightning_landscape ")
-    assert "{fit,validate,test,predict}" in done.stdout
+def test_module_names_itself_in_usage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning_landscape", "--help"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("lightning_landscape", run_name="__main__")
+    assert not stopped.value.code
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python -m lightning_landscape ")
+    assert "{fit,validate,test,predict}" in printed
 
 
 @pytest.mark.slow
@@ -260,7 +264,9 @@ def test_digits_recipe_runs_twice_into_the_same_folders(
     project: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = yaml.safe_load((repository / "configs" / "digits.yaml").read_text())
-    recipe["trainer"] |= {"max_epochs": 1, "limit_train_batches": 4, "enable_progress_bar": False}
+    recipe["trainer"] |= {
+        "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "enable_progress_bar": False
+    }  # fmt: skip
     for callback in recipe["trainer"]["callbacks"]:
         callback["init_args"] |= {"every_n_epochs": 1}
     (project / "short.yaml").write_text(yaml.safe_dump(recipe))

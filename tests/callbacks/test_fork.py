@@ -326,15 +326,15 @@ def test_schedule_by_the_step_is_that_of_the_run(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_figures")
 def test_digits_fork_at_the_start_is_unstable_and_after_half_of_training_is_not(tmp_path: Path) -> None:
     pl.seed_everything(0, verbose=False)
-    callback = ForkStability([0, 255], dirpath=tmp_path, on_error="raise")
+    callback = ForkStability([0, 127], dirpath=tmp_path, on_error="raise")
     trainer = pl.Trainer(
-        default_root_dir=tmp_path, max_epochs=30, accelerator="cpu", logger=False, callbacks=[callback],
+        default_root_dir=tmp_path, max_epochs=15, accelerator="cpu", logger=False, callbacks=[callback],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(ImageClassifier(image_size=8, learning_rate=0.01), DigitsDataModule())
-    assert trainer.global_step == 510
+    assert trainer.global_step == 255
     early, late = callback.rows
-    # Measured with these seeds: 0.243 and 0.000 in loss, 10.0 and 0.0 points in error.
+    # Measured with these seeds: 0.219 and 0.000 in loss, 9.4 and 0.0 points in error.
     assert early["loss_barrier"] > 0.1
     assert early["error_barrier"] > 0.04
     assert late["loss_barrier"] < 0.01

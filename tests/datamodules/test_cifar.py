@@ -356,11 +356,11 @@ def test_cifar100_reads_its_fine_labels(root: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_real_cifar10(root: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_cifar10(data_root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (data_root / f"{BASE}.tar.xz").is_file():
         pytest.skip(f"real CIFAR-10 needs {data_root / BASE}.tar.xz")
     monkeypatch.undo()
-    data = CIFAR10DataModule(root=root, source=data_root)
+    data = CIFAR10DataModule(root=request.getfixturevalue("unpacked_cifar10"))
     data.prepare_data()
     data.setup()
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 45_000, "val": 5000, "test": 10_000}

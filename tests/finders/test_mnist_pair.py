@@ -16,6 +16,9 @@ from lightning_landscape.models import ImageClassifier
 
 CROSS_ENTROPY = 0.1
 BATCH_SIZE = 128
+# E is the mean over these. Measured: 490 steps to train both, 195 to connect them, 11 beads; the straight line rises to
+# 1.75. On 2000 images the search finds the same at three times the time.
+PROBE_IMAGES = 500
 
 
 def trained(seed: int, data: TensorDataset, surface_of: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, int]:
@@ -39,13 +42,13 @@ def trained(seed: int, data: TensorDataset, surface_of: list[tuple[Tensor, Tenso
 
 
 @pytest.mark.slow
-def test_two_lenets_at_cross_entropy_a_tenth_are_strictly_connected(data_root: Folder, tmp_path: Folder) -> None:
-    module = MNISTDataModule(root=tmp_path, source=data_root)
+def test_two_lenets_at_cross_entropy_a_tenth_are_strictly_connected(data_root: Folder, unpacked: Folder) -> None:
+    module = MNISTDataModule(root=unpacked, source=data_root)
     module.prepare_data()
     module.setup("fit")
     data = module.splits["train"]
-    images, labels = data[:2000]
-    probe = list(zip(images.split(500), labels.split(500), strict=True))
+    images, labels = data[:PROBE_IMAGES]
+    probe = list(zip(images.split(250), labels.split(250), strict=True))
     (theta_a, steps_a), (theta_b, steps_b) = (trained(seed, data, probe) for seed in (0, 1))
 
     torch.manual_seed(2)

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
@@ -407,18 +406,16 @@ def test_failed_write_keeps_the_old_file(tmp_path: FilePath, monkeypatch: pytest
 def test_killed_write_keeps_the_old_file(tmp_path: FilePath) -> None:
     target = tmp_path / "profile.png"
     target.write_bytes(b"old")
-    program = f"""
-import os, signal
-from matplotlib.figure import Figure
-from lightning_landscape.report.style import save_figure
-def half(self, file, **_):
-    file.write(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
-Figure.savefig = half
-save_figure(Figure(), {str(target)!r})
-"""
-    killed = subprocess.run([sys.executable, "-c", program], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+
+    class Deadly(Figure):
+        def savefig(self, file: Any, **options: Any) -> None:
+            file.write(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(target=save_figure, args=(Deadly(), target))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
     assert target.read_bytes() == b"old"
     (leftover,) = tmp_path.glob(".*.tmp")
     os.utime(leftover, (0, 0))
