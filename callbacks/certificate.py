@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from lightning_landscape.callbacks.base import LandscapeCallback
 from lightning_landscape.sparse_coding.certificate import check_factorization, random_design, step_bound
 from lightning_landscape.sparse_coding.problem import LassoProblem
 
-_NAME = "certificate"
 _BOUNDS = ("bound", "ista_bound", "suboptimality", "improves")
 
 
-class AccelerationCertificate(Callback):
+class AccelerationCertificate(LandscapeCallback):
     """Logs, after every validation, both conditions of Moreau & Bruna (2017) on the validation signals.
 
     The random-design condition, for any network: ``certificate/design_holds_<k>``, the share of signals for which it
@@ -36,6 +35,9 @@ class AccelerationCertificate(Callback):
     which returns z_0, ..., z_K of signals x, and ``layers``, of which a factorised one has ``A`` (m, m) and ``S``
     (m,). Validation batches have ``x`` and ``solution``, as those of ``SparseCodingDataModule``.
 
+    Args:
+        name: sets apart several of these callbacks in one trainer: the numbers are under ``certificate/<name>/``.
+
     Raises:
         MisconfigurationException: in ``setup``, for a module without these; in validation, for a batch without.
 
@@ -43,10 +45,38 @@ class AccelerationCertificate(Callback):
         >>> trainer = pl.Trainer(callbacks=[AccelerationCertificate()], logger=False, enable_checkpointing=False)
     """
 
-    def __init__(self) -> None:
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    place: ClassVar[str] = "certificate"
+    files: ClassVar[Literal["own", "shared", "none"]] = "none"
+
+    _seen: list[tuple[Tensor, Tensor, Tensor]]  # signals, minimisers and iterates of this validation
+
+    def __init__(self, name: str | None = None) -> None:
+        # An error ends every rank: with a warning on one, the others would wait for the numbers that it logs.
+        super().__init__(None, name, on_error="raise")
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback among those of a trainer."""
+        return self._generate_state_key(name=self.name)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuses modules that are no layer-wise sparse coders, before a validation without a fit too."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            self.refuse(trainer, pl_module)
+
+    def forget(self) -> None:
+        """No signals."""
+        self._seen = []
+
+    def release(self) -> None:
+        """Frees the signals."""
+        self._seen = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing begins with training: validations are looked at, each for itself."""
+
+    def refuse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse modules that are no layer-wise sparse coders."""
         missing = []
         if not hasattr(type(pl_module), "problem"):  # a property may ask for configure_model, which comes later
@@ -89,9 +119,9 @@ class AccelerationCertificate(Callback):
         """Evaluate and log."""
         if not self._seen:
             return
-        x, solution = (torch.cat([seen[part] for seen in self._seen]) for part in (0, 1))
-        iterates = torch.cat([seen[2] for seen in self._seen], dim=1)
-        self._seen = []
+        seen, self._seen = self._seen, []
+        x, solution = (torch.cat([part[number] for part in seen]) for number in (0, 1))
+        iterates = torch.cat([part[2] for part in seen], dim=1)
         source: Any = getattr(pl_module, "problem", pl_module)
         problem = LassoProblem(source.dictionary, float(source.lam))
         values = _design_values(problem, list(iterates), solution)
@@ -100,11 +130,7 @@ class AccelerationCertificate(Callback):
             if isinstance(A, Tensor) and isinstance(S, Tensor):
                 found = _layer_values(problem, x, iterates[number], solution, A.detach(), S.detach())
                 values |= {f"layer_{number + 1}/{key}": value for key, value in found.items()}
-        pl_module.log_dict({f"{_NAME}/{key}": value for key, value in values.items()}, sync_dist=True)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Free the signals; after an error Lightning calls no teardown."""
-        self._seen = []
+        pl_module.log_dict({f"{self._prefix}/{key}": value for key, value in values.items()}, sync_dist=True)
 
 
 def _design_values(problem: LassoProblem, iterates: list[Tensor], solution: Tensor) -> dict[str, float]:

@@ -5,64 +5,36 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_landscape.attach.copies import Schedule, train_child
-from lightning_landscape.attach.folders import resolve_folder
+from lightning_landscape.attach.child import Schedule, train_child
+from lightning_landscape.attach.options import check_batches, check_count, check_seed
 from lightning_landscape.attach.probe import probe_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
-from lightning_landscape.attach.strategies import require_replicated_weights
+from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.report.fork_figure import fork_figure
-from lightning_landscape.report.loggers import report
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.storage.atomic import replacing
-from lightning_landscape.storage.rows import Record
-from lightning_landscape.storage.snapshots import SnapshotStore, checked_name
-from lightning_landscape.surface import LossSurface
-from lightning_landscape.surface.objective import LossFunction
-
-METRICS = ("loss_barrier", "error_barrier", "linear_height", "child_loss", "child_error", "seconds")
+from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.surface import LossFunction, LossSurface
+from lightning_landscape.surface.classification_error import classification_error
 
 
-def classification_error(module: Any, batch: Any) -> Tensor:
-    """Share of the examples of a batch ``(inputs, labels)`` whose largest logit is not the label's, in [0, 1].
-
-    Logits have shape (N, C, ...) and labels, integers, (N, ...).
-
-    Raises:
-        ValueError: for a batch or an output of another kind, saying to pass ``error_fn``.
-    """
-    advice = "pass ForkStability(error_fn=lambda module, batch: <scalar mean error>)"
-    if not isinstance(batch, list | tuple) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-        raise ValueError(f"the error is counted on batches (inputs, labels), got {type(batch).__name__}: {advice}")
-    inputs, labels = batch
-    logits = module(inputs)
-    if labels.is_floating_point() or not isinstance(logits, Tensor) or logits.ndim < 2:
-        raise ValueError(f"the error needs logits (N, C, ...) and integer labels: {advice}")
-    if logits.shape[:1] + logits.shape[2:] != labels.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} are not (N, C, ...) and (N, ...): {advice}"
-        )
-    wrong: Tensor = logits.argmax(1) != labels
-    return wrong.double().mean()
-
-
-class ForkStability(Callback):
+class ForkStability(LandscapeCallback):
     """Forks a run at chosen steps and measures how far the order of the data drives two children apart.
 
     At step k the weights, buffers and optimiser are kept in a file. When training ends, two children go on from
@@ -90,7 +62,8 @@ class ForkStability(Callback):
         num_batches: training batches on which loss and error are measured, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused. Held-out ones give the test error of the paper.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
-        error_fn: the same for the error; ``None``: :func:`classification_error`.
+        error_fn: the same for the error; ``None``: the share of
+            examples ``(inputs, labels)`` whose largest logit is not the label's.
         samples: points of the grid on the line that is refined around its peaks, as in
             :class:`~lightning_landscape.finders.LinearPath`.
         dirpath: folder of the results; default ``landscape/fork`` in the run's folder.
@@ -108,12 +81,22 @@ class ForkStability(Callback):
         >>> trainer = pl.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False)
     """
 
+    place: ClassVar[str] = "landscape/fork"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "loss_barrier",
+        "error_barrier",
+        "linear_height",
+        "child_loss",
+        "child_error",
+        "seconds",
+    )
+
     _forks: dict[int, str]  # content hash of the kept state by step
     _schedule: Schedule
     _loss: LossSurface | None  # on rank zero, as are the next three
     _error: LossSurface | None
     _store: SnapshotStore | None
-    _record: Record | None
+    _record: KeyedRows | None
 
     def __init__(
         self,
@@ -127,22 +110,17 @@ class ForkStability(Callback):
         dirpath: str | os.PathLike[str] | None = None,
         name: str | None = None,
         seed: int = 0,
-        on_error: Literal["warn", "raise"] = "warn",
+        on_error: OnError = "warn",
     ) -> None:
         steps = list(at_steps) if isinstance(at_steps, Sequence) and not isinstance(at_steps, str) else []
         if not steps or any(isinstance(step, bool) or not isinstance(step, int) or step < 0 for step in steps):
             raise ValueError(f"at_steps must be steps from 0, at least one, such as [0, 100], got {at_steps!r}")
-        for argument, count in (("num_steps", num_steps or 1), ("num_batches", num_batches), ("samples", samples)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"{argument} must be an integer from 1, got {count!r}")
-        if num_steps == 0:
-            raise ValueError("num_steps must be an integer from 1, or None to train to the end, got 0")
-        if batches is not None and not isinstance(batches, list | tuple):
-            raise ValueError(f"batches must be a list of batches, got {type(batches).__name__}: pass list(...)")
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
-        if not 0 <= seed < 2**31:
-            raise ValueError(f"seed must lie in [0, 2**31), got {seed}")
+        if num_steps is not None:
+            check_count("num_steps", num_steps)
+        check_count("num_batches", num_batches)
+        check_count("samples", samples)
+        check_batches(batches)
+        check_seed(seed)
         self.at_steps = sorted(set(steps))
         self.num_steps = num_steps
         self.num_batches = num_batches
@@ -150,85 +128,77 @@ class ForkStability(Callback):
         self.loss_fn = loss_fn
         self.error_fn = error_fn or classification_error
         self.samples = samples
-        self.dirpath = dirpath
-        self.name = None if name is None else checked_name(name)
         self.seed = seed
-        self.on_error = on_error
-        self.folder: Path | None = None
-        self.rows: list[dict[str, Any]] = []
-        self._prefix = "landscape/fork" if name is None else f"landscape/fork/{name}"
-        self._restored: dict[str, Any] | None = None
-        self._forget()
+        super().__init__(dirpath, name, on_error)
 
     @property
     def state_key(self) -> str:
         """Names this callback's state in a checkpoint."""
         return self._generate_state_key(at_steps=self.at_steps, num_steps=self.num_steps, name=self.name)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses what could not work, before anything is spent."""
-        if stage != "fit":
-            return
-        require_replicated_weights(trainer, type(self).__name__)
+    # Life of a fit
+
+    def refuse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuses what no child can be trained by."""
         if not pl_module.automatic_optimization:
             raise MisconfigurationException("ForkStability cannot train children by manual optimisation: leave it out")
         if trainer.precision == "16-mixed":
             raise MisconfigurationException("ForkStability has no loss scaling for 16-mixed: use 'bf16-mixed' or 32")
-        default = "landscape/fork" if self.name is None else f"landscape/fork/{self.name}"
-        self.folder = resolve_folder(trainer, self.dirpath, default)
-        others = [c for c in trainer.callbacks if isinstance(c, ForkStability)]  # type: ignore[attr-defined]
-        if any(other is not self and (other.folder == self.folder or other.name == self.name) for other in others):
-            raise MisconfigurationException(
-                f"two ForkStability callbacks share the name {self.name!r} or the folder {self.folder}: give each its "
-                "own name= and dirpath="
-            )
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws the measuring batches, checks loss and error, and forks if this is the step."""
-        assert self.folder is not None  # set in setup
-        restored = self._restored or (self.state_dict() if trainer.global_step > 0 else None) or None
-        if restored is not None and self.dirpath is None and os.path.isdir(restored["folder"]):
-            # Loggers give a resumed run another version, and with it another default folder.
-            self.folder = Path(restored["folder"])
-        folder = self.folder
-        self._restored = None
-        self._forget()
+    def forget(self) -> None:
+        """No fork."""
+        self._forks = {}
+        self._schedule = Schedule()
+        self.rows: list[dict[str, Any]] = []
+        self._loss = self._error = None
+        self._store = self._record = None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The forks there were."""
+        self._forks = {int(step): content for step, content in state["forks"].items()}
+        self._schedule.load_state_dict(state["schedule"])
+
+    def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
+        """Draws the measuring batches, and checks loss and error on them."""
         if len(trainer.optimizers) != 1:
             raise MisconfigurationException(
                 f"ForkStability trains children with one optimiser, and the module has {len(trainer.optimizers)}"
             )
-        if restored is not None:
-            self._forks = {int(step): content for step, content in restored["forks"].items()}
-            self._schedule.load_state_dict(restored["schedule"])
-
-        def prepare() -> None:
-            # Point by point: by the clock, a resumed run could choose otherwise, and its rows would differ in rounding.
+        # Point by point: by the clock, a resumed run could choose otherwise, and its rows would differ in rounding.
+        with isolated_rng(self.seed):
+            self._loss = probe_surface(
+                trainer, pl_module, self.batches, self.num_batches, self.loss_fn, "recalibrate", vectorize=False
+            )
+        try:
             with isolated_rng(self.seed):
-                loss = probe_surface(
-                    trainer, pl_module, self.batches, self.num_batches, self.loss_fn, "recalibrate", vectorize=False
-                )
-            # The same batches for both.
-            batches = loss.batches
-            try:
-                with isolated_rng(self.seed):
-                    error = LossSurface(pl_module, batches, self.error_fn, vectorize=False)
-            except Exception as failure:  # whatever an error_fn raises
-                raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
-            if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a rehearsal writes nothing
-                return
-            self._loss, self._error = loss, error
-            self._store = SnapshotStore(folder / "states")
-            self._record = Record(folder / "forks.jsonl")
+                self._error = LossSurface(pl_module, self._loss.batches, self.error_fn, vectorize=False)
+        except Exception as failure:  # whatever an error_fn raises
+            raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
 
-        on_rank_zero(trainer, prepare)
-        self._active = not trainer.fast_dev_run  # type: ignore[attr-defined]
+    def open(self, folder: Path, resumed: bool) -> None:
+        """The kept states, and the forks that are measured already."""
+        self._store = SnapshotStore(folder / "states")
+        self._record = KeyedRows(folder / "forks.jsonl")
+
+    def state(self) -> dict[str, Any]:
+        """Hashes of the kept states, which stay in their files, and the changes of the hyperparameters."""
+        forks = {str(step): content for step, content in self._forks.items()}
+        return {"forks": forks, "schedule": self._schedule.state_dict()}
+
+    def release(self) -> None:
+        """Frees the copies of the module."""
+        self._loss = self._error = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Makes ready, and forks if this is the step."""
+        super().on_train_start(trainer, pl_module)
         self._fork_if_due(trainer, pl_module)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Notes the hyperparameters of the moment for the children."""
-        if self._active and self._forks:
+        if self.active and self._forks:
             self._schedule.note(trainer.global_step, optimizer)
 
     def on_train_batch_end(
@@ -239,60 +209,31 @@ class ForkStability(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Trains and measures the children of all forks."""
-        if not self._active:
+        if not self.active:
             return
         missed = [step for step in self.at_steps if step not in self._forks]
         if missed:
             rank_zero_warn(f"ForkStability took no fork at steps {missed}; training ended at {trainer.global_step}")
         due = [step for step in self.at_steps if step in self._forks]
-        rows = on_rank_zero(trainer, lambda: self._examine(trainer, pl_module, due))
-        self.rows = rows
-        for row in rows:
+        self.rows = on_rank_zero(trainer, lambda: self._examine(trainer, pl_module, due))
+        for row in self.rows:
             if row["reason"] is not None:
                 rank_zero_warn(f"the fork at step {row['step']} failed: {row['message']}")
-            scalars = {key: math.nan if row[key] is None else float(row[key]) for key in METRICS}
-            # For whoever reads the trainer's metrics; Lightning's own log() is closed once training ends.
-            named = {f"{self._prefix}/step={row['step']}/{key}": value for key, value in scalars.items()}
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in named.items()})
+            at = f"{self._prefix}/step={row['step']}"
+            self.expose(trainer, {key.replace(self._prefix, at): value for key, value in self.scalars(row).items()})
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Frees the copies of the module; after an error Lightning calls no teardown."""
-        self.teardown(trainer, pl_module, "fit")
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Frees the copies of the module; the rest goes into a checkpoint saved after the fit."""
-        self._loss = self._error = self._restored = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Hashes of the kept states, which stay in their files, and the changes of the hyperparameters."""
-        if not self._active:
-            return {}
-        forks = {str(step): content for step, content in self._forks.items()}
-        return {"forks": forks, "schedule": self._schedule.state_dict(), "folder": str(self.folder)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Kept until training starts."""
-        self._restored = state_dict or None
+    # A fork, on rank zero
 
     def _fork_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = trainer.global_step
-        if not self._active or step not in self.at_steps or step in self._forks:
+        if not self.active or step not in self.at_steps or step in self._forks:
             return
-
-        def keep() -> str | None:
-            try:
-                return self._keep(trainer, pl_module, step)
-            except Exception as error:  # a full disk must not end training
-                if self.on_error == "raise":
-                    raise
-                rank_zero_warn(f"ForkStability could not fork at step {step}: {type(error).__name__}: {error}")
-                return None
-
-        content = on_rank_zero(trainer, keep)
+        warning = self.warning(f"ForkStability could not fork at step {step}", None)
+        content = on_rank_zero(trainer, lambda: self.attempt(lambda: self._keep(trainer, pl_module, step), warning))
         if content is not None:
             self._forks[step] = content
 
-    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> str:
+    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> str | None:
         assert self._store is not None
         with replacing(self._optimizer_file(step)) as file:
             torch.save(trainer.optimizers[0].state_dict(), file)
@@ -309,29 +250,31 @@ class ForkStability(Callback):
             if self.num_steps is not None:
                 last = min(last, step + self.num_steps)
             rows.append(self._outcome(trainer, pl_module, step, last))
-            try:
-                self._publish(trainer, rows)
-            except Exception as error:  # a full disk or a logger's service must not end training either
-                if self.on_error == "raise":
-                    raise
-                rank_zero_warn(f"the fork at step {step} could not be published: {type(error).__name__}: {error}")
+            # A full disk or a logger's service must not end training either.
+            self.attempt(
+                lambda: self._publish(trainer, rows),
+                self.warning(f"the fork at step {step} could not be published", None),
+            )
         return rows
 
     def _outcome(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, last: int) -> dict[str, Any]:
         """The row of a fork: that of the record, or one that is measured now."""
-        assert self._record is not None
-        try:
+        record = self._record
+        assert record is not None
+
+        def found() -> dict[str, Any]:
             key = self._key(step, last)
-            row = self._record.get(key)
+            row = record.get(key)
             if row is None:
                 row = self._measure(trainer, pl_module, step, last)
-                self._record.put(key, row)
-        except Exception as error:  # whatever goes wrong in a child, it is not the training's fault
-            if self.on_error == "raise":
-                raise
+                record.put(key, row)
+            return row
+
+        def failed(error: Exception) -> dict[str, Any]:
             message = f"{type(error).__name__}: {error}"
-            return {"step": step, "reason": "error", "message": message, **dict.fromkeys(METRICS)}
-        return row
+            return {"step": step, "reason": "error", "message": message, **dict.fromkeys(self.metrics)}
+
+        return self.attempt(found, failed)
 
     def _key(self, step: int, last: int) -> str:
         """What the outcome of a fork depends on: a row of this key is not measured again."""
@@ -388,25 +331,6 @@ class ForkStability(Callback):
 
     def _publish(self, trainer: pl.Trainer, rows: list[dict[str, Any]]) -> None:
         assert self.folder is not None
-        row, number = rows[-1], len(rows)
         figure = fork_figure(rows, "two orders of the data from one fork")
         save_figure(figure, self.folder / "forks.png")
-        scalars = {f"{self._prefix}/{key}": math.nan if row[key] is None else float(row[key]) for key in METRICS}
-        for logger in trainer.loggers:
-            report(
-                logger,
-                prefix=self._prefix,
-                scalars={f"{self._prefix}/check": number, **scalars},
-                rows=rows,
-                connection=None,
-                figures={"forks": figure},
-                step=row["step"],
-            )
-
-    def _forget(self) -> None:
-        self._forks = {}
-        self._schedule = Schedule()
-        self._active = False
-        self.rows = []
-        self._loss = self._error = None
-        self._store = self._record = None
+        self.publish(trainer, rows, len(rows), rows[-1]["step"], {"forks": figure})

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities import rank_zero_warn
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_landscape.attach.folders import resolve_folder
-from lightning_landscape.attach.strategies import require_replicated_weights
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, checked_name, default_name
+from lightning_landscape.attach.options import check_choice, check_count
+from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, default_name
 
 
-class SnapshotRecorder(Callback):
+class SnapshotRecorder(LandscapeCallback):
     """Save the module's weights every n epochs or steps, or when a metric first passes given values.
 
     Freeman & Bruna (2017, Sec. 4) compare models whose training loss first fell below the same
@@ -36,6 +36,8 @@ class SnapshotRecorder(Callback):
             ``mode="max"``. Several passed at once share one snapshot; values that are not finite pass none.
         mode: ``"min"`` or ``"max"``. With ``"min"`` the metric's value becomes the snapshot's loss.
         name: leads the file names and sets apart recorders of one trainer with equal settings.
+        on_error: ``"warn"``: a snapshot that cannot be saved, on a full disk say, becomes a warning; ``"raise"``: it
+            ends the run.
 
     Metrics are read after each training batch, after validation, and at the ends of epochs, so values
     logged per step, per epoch and in validation all count. Reading a value that lives on an accelerator
@@ -52,6 +54,9 @@ class SnapshotRecorder(Callback):
         >>> trainer = pl.Trainer(callbacks=[recorder], logger=False, enable_checkpointing=False)
     """
 
+    place: ClassVar[str] = "snapshots"
+    files: ClassVar[Literal["own", "shared", "none"]] = "shared"
+
     _hashes: dict[str, str]  # what was saved, by name
     _passed: dict[float, str]  # thresholds, and the name of the snapshot that each gave
     _saved_at: tuple[int, int] | None  # epoch and step of the last one
@@ -66,25 +71,22 @@ class SnapshotRecorder(Callback):
         thresholds: Sequence[float] | None = None,
         mode: str = "min",
         name: str | None = None,
+        on_error: OnError = "warn",
     ) -> None:
         for argument, every in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
-            if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-                raise ValueError(f"{argument} must be an integer from 1, or None for never, got {every!r}")
+            if every is not None:
+                check_count(argument, every)
         if every_n_epochs is None and every_n_steps is None and thresholds is None:
             raise ValueError("nothing would be saved: give every_n_epochs, every_n_steps, or monitor with thresholds")
         if (monitor is None) != (thresholds is None):
             raise ValueError(f"monitor and thresholds go together, got monitor={monitor!r}, thresholds={thresholds!r}")
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
-        self.dirpath = dirpath
+        check_choice("mode", mode, ("min", "max"))
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.monitor = monitor
         self.thresholds = () if thresholds is None else _checked_thresholds(thresholds)
         self.mode = mode
-        self.name = None if name is None else checked_name(name)
-        self.store: SnapshotStore | None = None
-        self._forget()
+        super().__init__(dirpath, name, on_error)
 
     @property
     def state_key(self) -> str:
@@ -113,19 +115,41 @@ class SnapshotRecorder(Callback):
                 raise SnapshotError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
         return found
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse sharded weights and find the folder."""
-        if stage == "fit":
-            require_replicated_weights(trainer, type(self).__name__)
-            self.store = SnapshotStore(resolve_folder(trainer, self.dirpath, "snapshots"))
+    # Life of a fit
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start afresh, unless training continues."""
-        if trainer.global_step == 0:
-            self._forget()
+    def forget(self) -> None:
+        """Nothing saved, no threshold passed."""
+        self.store: SnapshotStore | None = None
+        self._hashes = {}
+        self._passed = {}
+        self._saved_at = None
+        self._epoch = self._last_step = 0
+        self._last_value = None
+        self._validated = self._epoch_ended = self._warned = False
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint; snapshots in a folder other than this run's are left where they are."""
+        self._passed = dict(state["passed"])
+        moved = state["folder"] != str(self.folder)
+        self._hashes = {} if moved else dict(state["snapshots"])
+        if moved and state["snapshots"]:
+            rank_zero_warn(
+                f"the snapshots of the resumed run are in {state['folder']}, and new ones go to {self.folder}: pass "
+                "dirpath=... to have them in one folder"
+            )
+
+    def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
+        """Counts epochs and steps from the present ones."""
         self._epoch, self._last_step = trainer.current_epoch, trainer.global_step
-        self._saved_at = self._last_value = None
-        self._validated = self._epoch_ended = False
+
+    def open(self, folder: Path, resumed: bool) -> None:
+        """The folder of the snapshots."""
+        self.store = SnapshotStore(folder)
+
+    def state(self) -> dict[str, Any]:
+        """Names and hashes of what was saved, and the thresholds passed; plain data."""
+        passed = [[threshold, name] for threshold, name in self._passed.items()]
+        return {"snapshots": dict(self._hashes), "passed": passed}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,7 +164,7 @@ class SnapshotRecorder(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at metrics of the validation."""
-        if _is_training(trainer):
+        if self._is_training(trainer):
             self._validated = True
             self._save_if_passed(trainer, pl_module)
 
@@ -166,43 +190,16 @@ class SnapshotRecorder(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Have a checkpoint know what its metrics passed, so that a resumed run goes on the same way."""
-        if _is_training(trainer):
+        if self._is_training(trainer):
             self._save_if_passed(trainer, pl_module)
             checkpoint["callbacks"][self.state_key] = self.state_dict()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Names and hashes of what was saved, and the thresholds passed; plain data."""
-        return {
-            "dirpath": None if self.store is None else str(self.store.dirpath),
-            "snapshots": dict(self._hashes),
-            "passed": [[threshold, name] for threshold, name in self._passed.items()],
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint; snapshots in a folder other than this run's are left where they are."""
-        self._passed = dict(state_dict["passed"])
-        moved = self.store is None or state_dict["dirpath"] != str(self.store.dirpath)
-        self._hashes = {} if moved else dict(state_dict["snapshots"])
-        if moved and state_dict["snapshots"]:
-            rank_zero_warn(
-                f"the snapshots of the resumed run are in {state_dict['dirpath']}, and new ones go to "
-                f"{self.store and self.store.dirpath}: pass dirpath=... to have them in one folder"
-            )
 
     @property
     def _pending(self) -> list[float]:
         return [threshold for threshold in self.thresholds if threshold not in self._passed]
 
-    def _forget(self) -> None:
-        self._hashes = {}
-        self._passed = {}
-        self._saved_at = None
-        self._epoch = self._last_step = 0
-        self._last_value = None
-        self._validated = self._epoch_ended = self._warned = False
-
     def _save_if_passed(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.monitor is None or not _is_training(trainer):
+        if self.monitor is None or not self._is_training(trainer):
             return
         # Between batches every rank reads, with or without pending thresholds: it may gather over ranks.
         value = trainer.callback_metrics.get(self.monitor)
@@ -216,22 +213,38 @@ class SnapshotRecorder(Callback):
         if math.isfinite(number) and passed:
             name = self._file_name(trainer)
             here = [threshold for threshold, at in self._passed.items() if at == name] + passed
-            self._save(trainer, pl_module, number, {"monitor": self.monitor, "value": number, "thresholds": here})
-            self._passed |= dict.fromkeys(passed, name)
+            metadata = {"monitor": self.monitor, "value": number, "thresholds": here}
+            if self._save(trainer, pl_module, number, metadata):
+                self._passed |= dict.fromkeys(passed, name)
 
     def _save_if_new(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if _is_training(trainer) and trainer.is_global_zero and self._saved_at != (self._epoch, trainer.global_step):
+        if (
+            self._is_training(trainer)
+            and trainer.is_global_zero
+            and self._saved_at != (self._epoch, trainer.global_step)
+        ):
             self._save(trainer, pl_module, None, {})
 
     def _save(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, value: float | None, metadata: dict[str, Any]
-    ) -> None:
-        assert self.store is not None  # set in setup
-        step, name = trainer.global_step, self._file_name(trainer)
+    ) -> bool:
+        """Whether the snapshot is there: a full disk must not end training."""
+        store, step, name = self.store, trainer.global_step, self._file_name(trainer)
+        assert store is not None
         loss = value if self.mode == "min" else None
-        snapshot = self.store.save(pl_module, step=step, epoch=self._epoch, loss=loss, name=name, metadata=metadata)
+
+        def save() -> Snapshot | None:
+            return store.save(pl_module, step=step, epoch=self._epoch, loss=loss, name=name, metadata=metadata)
+
+        snapshot = self.attempt(save, self.warning(f"SnapshotRecorder could not save {name}", None))
+        if snapshot is None:
+            return False
         self._hashes[name] = snapshot.content_hash
         self._saved_at = (self._epoch, step)
+        return True
+
+    def _is_training(self, trainer: pl.Trainer) -> bool:
+        return self.active and trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
 
     def _file_name(self, trainer: pl.Trainer) -> str:
         name = default_name(step=trainer.global_step, epoch=self._epoch)
@@ -247,12 +260,6 @@ class SnapshotRecorder(Callback):
             f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}. Log it with self.log({self.monitor!r}, value); "
             "until then no threshold is passed."
         )
-
-
-def _is_training(trainer: pl.Trainer) -> bool:
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # which Lightning sets and does not declare
-        return False
-    return trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def _checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:

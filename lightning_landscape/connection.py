@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -153,3 +153,23 @@ class Connection:
         known["verdict"] = Verdict(row["verdict"])
         known["reason"] = Reason(row["reason"]) if row["reason"] else None
         return cls(path=None, **known)
+
+
+def level_above(losses: Sequence[float], margin: float) -> float:
+    """The level ``u = L + margin |L|`` above the largest loss L.
+
+    Args:
+        losses: at least one loss.
+        margin: how far above L the level lies, as a share of it; 0 asks for a strict level.
+
+    Raises:
+        ValueError: if ``margin`` is no finite number of at least 0.
+
+    Example:
+        >>> level_above([0.25, 2.0], margin=0.5), level_above([-2.0], margin=0.5)
+        (3.0, -1.0)
+    """
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be a finite number of at least 0, got {margin!r}")
+    largest = max(losses)
+    return largest + margin * abs(largest)

@@ -18,7 +18,7 @@ import torch
 import wandb
 from matplotlib.figure import Figure
 
-from lightning_landscape.callbacks import publishing
+from lightning_landscape.callbacks import level_set
 
 torch.set_num_threads(1)
 for library in (pytorch_lightning.__name__, "lightning_fabric"):
@@ -47,7 +47,7 @@ def _own_wandb_run() -> Iterator[None]:
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks draw empty figures: drawing would take most of the time of a test, and has tests of its own."""
     for name in ("profile_figure", "history_figure"):
-        monkeypatch.setattr(publishing, name, lambda *args: Figure(figsize=(1, 1)))
+        monkeypatch.setattr(level_set, name, lambda *args: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture(scope="session")

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_landscape.attach.copies import QuietTrainer, reset_parameters, single_optimizer
+from lightning_landscape.attach.copies import TrainedCopy, hyperparameters
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
 from lightning_landscape.storage.snapshots import SnapshotStore
-from lightning_landscape.surface.detached import detached_copy, metrics_of
 
 Reinitialize = Callable[[pl.LightningModule], None]
 
@@ -34,37 +32,62 @@ class Twin(Pairing):
     The twin's weights and optimiser state are part of a checkpoint, because they must match it exactly.
 
     Args:
-        trainer: the trainer, whose fit begins.
-        module: the module that trains.
         reinitialize: gives a copy of the module another initialisation; ``None`` calls
             ``reset_parameters`` of every submodule that owns parameters.
         seed: of the initialisation, and of the twin's own dropout and noise.
-
-    Raises:
-        MisconfigurationException: for submodules that cannot be reset, and optimisers that cannot be followed.
     """
 
-    def __init__(
-        self, trainer: pl.Trainer, module: pl.LightningModule, reinitialize: Reinitialize | None, seed: int
-    ) -> None:
-        self._trainer = trainer
+    options: ClassVar[frozenset[str]] = frozenset({"reinitialize", "seed"})
+
+    def __init__(self, reinitialize: Reinitialize | None = None, seed: int = 0) -> None:
+        self._reinitialize = reinitialize
         self._seed = seed
+
+    def check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Refuses what no copy can follow.
+
+        Raises:
+            MisconfigurationException: for manual optimisation and for losses that are scaled.
+        """
+        if not module.automatic_optimization:
+            raise MisconfigurationException("pairs='twin' cannot follow manual optimisation: use another pairing")
+        if trainer.precision == "16-mixed":
+            raise MisconfigurationException("pairs='twin' has no loss scaling for 16-mixed: use 'bf16-mixed' or 32")
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, state: Mapping[str, Any] | None) -> None:
+        """Makes the twin, another initialisation, or the one of a checkpoint.
+
+        Raises:
+            MisconfigurationException: for submodules that cannot be reset, optimisers that cannot be followed, and
+                a checkpoint that was written without a twin.
+        """
+        if state is None and trainer.global_step > 0:
+            raise MisconfigurationException(
+                "the checkpoint holds no twin, because this callback was not attached when it was written: start from "
+                "the beginning, or compare with pairs='reference'"
+            )
+        self._trainer = trainer
         self._batches = 0
-        self._groups: list[dict[str, Any]] | None = None
+        self._groups: list[dict[str, Any]] = []
         self._pending: Any = None
         self._steps = trainer.global_step
-        self.failure: Exception | None = None
         self._failed_ranks: Tensor | None = None
-        self.module = cast(pl.LightningModule, detached_copy(module))
-        for child in self.module.modules():
-            if isinstance(child, pl.LightningModule):
-                child._trainer = QuietTrainer(trainer)  # type: ignore[assignment]
-        self._takes_index = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
+        self.failure = None
+
+        def reinitialize(twin: pl.LightningModule) -> None:
+            (self._reinitialize or reset_parameters)(twin)
+            _require_difference(twin, module)
+
         # Scattered, for a module made under the same seed would otherwise draw the very same weights.
-        with isolated_rng((seed * 2654435761 + 0x9E3779B9) % 2**32):
-            (reinitialize or reset_parameters)(self.module)
-            self._require_difference(module)
-            self._optimizer = single_optimizer(self.module.configure_optimizers())
+        with isolated_rng((self._seed * 2654435761 + 0x9E3779B9) % 2**32):
+            self._twin = TrainedCopy(trainer, module, reinitialize)
+        if state is not None:
+            self._load(state)
+
+    @property
+    def module(self) -> pl.LightningModule:
+        """The twin."""
+        return self._twin.module
 
     def partner(self, store: SnapshotStore) -> Partner:
         """The twin's present parameters.
@@ -78,13 +101,9 @@ class Twin(Pairing):
             raise RuntimeError(f"the twin has stopped: {self.failure}") from self.failure
         return dict(self.module.named_parameters())
 
-    def _require_difference(self, module: nn.Module) -> None:
-        mine = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        theirs = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        if all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)):
-            raise MisconfigurationException(
-                "the twin has the very weights of the module: pass reinitialize=lambda module: ... that draws new ones"
-            )
+    def companions(self) -> dict[str, nn.Module]:
+        """The twin, whose weights are kept beside those of the module."""
+        return {"twin": self.module}
 
     def keep(self, batch: Any) -> None:
         """Takes a copy of the batch before the module's step, which may change it in place."""
@@ -95,7 +114,7 @@ class Twin(Pairing):
 
     def follow(self, optimizer: Optimizer) -> None:
         """Takes over the hyperparameters with which the module is about to step."""
-        self._groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self._groups = hyperparameters(optimizer)
 
     def step(self, batch_idx: int) -> None:
         """One forward and backward pass on the kept batch, and an optimiser step if the module took one.
@@ -107,7 +126,8 @@ class Twin(Pairing):
         with isolated_rng(seed), torch.enable_grad():
             try:
                 if self.failure is None:
-                    self._backward(batch_idx)
+                    batch, self._pending = self._pending, None
+                    self._twin.backward(batch, batch_idx, self._trainer.accumulate_grad_batches)
             except Exception as error:  # out of memory, or whatever a user's step raises
                 self.failure = error
             if self._trainer.global_step > self._steps:
@@ -115,20 +135,9 @@ class Twin(Pairing):
                 self._average_gradients()
                 try:
                     if self.failure is None:
-                        self._optimizer_step()
+                        self._twin.step(self._groups)
                 except Exception as error:  # the same on every rank
                     self.failure = error
-
-    def _backward(self, batch_idx: int) -> None:
-        batch, self._pending = self._pending, None
-        module = self.module
-        with self._trainer.precision_plugin.train_step_context():
-            output = module.training_step(batch, batch_idx) if self._takes_index else module.training_step(batch)
-        loss = output.get("loss") if isinstance(output, Mapping) else output
-        if isinstance(loss, Tensor):
-            (loss / self._trainer.accumulate_grad_batches).backward()
-        for metric in metrics_of(module):
-            metric.reset()  # some keep every batch that they have seen
 
     def _average_gradients(self) -> None:
         """Every rank joins for every parameter, used by its batch or not, and also when its twin has failed."""
@@ -144,35 +153,56 @@ class Twin(Pairing):
             dist.all_reduce(grad)
             parameter.grad = grad / size
 
-    def _optimizer_step(self) -> None:
-        groups = self._groups or []
-        if len(groups) != len(self._optimizer.param_groups):
-            raise MisconfigurationException(
-                f"the module's optimiser has {len(groups)} parameter groups and its twin's "
-                f"{len(self._optimizer.param_groups)}: pairs='twin' cannot follow groups added during training"
-            )
-        for mine, theirs in zip(self._optimizer.param_groups, groups, strict=True):
-            mine.update(copy.deepcopy(theirs))
-        self.module.configure_gradient_clipping(
-            self._optimizer, self._trainer.gradient_clip_val, self._trainer.gradient_clip_algorithm
-        )
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimiser state and the count that seeds the noise."""
         return copy.deepcopy(
             {
                 "module": dict(self.module.state_dict()),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self._twin.optimizer.state_dict(),
                 "batches": self._batches,
                 "failure": None if self.failure is None else str(self.failure),
             }
         )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state_dict`."""
+    def _load(self, state: Mapping[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._twin.optimizer.load_state_dict(state["optimizer"])
         self._batches = state["batches"]
         self.failure = None if state["failure"] is None else RuntimeError(state["failure"])
+
+
+def _require_difference(twin: nn.Module, module: nn.Module) -> None:
+    mine = [parameter for parameter in twin.parameters() if parameter.requires_grad]
+    theirs = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)):
+        raise MisconfigurationException(
+            "the twin has the very weights of the module: pass reinitialize=lambda module: ... that draws new ones"
+        )
+
+
+def reset_parameters(module: nn.Module) -> None:
+    """Calls ``reset_parameters`` of every submodule that owns trainable parameters; frozen ones keep their values.
+
+    This is the initialisation of the layers, not one that the module's own ``__init__`` may give them afterwards.
+
+    Raises:
+        MisconfigurationException: naming the submodules that have no such method.
+    """
+    stubborn = []
+    frozen = {p: p.detach().clone() for p in module.parameters() if not p.requires_grad}
+    # Children first: what owns them may set what their own initialisation does not.
+    for name, child in reversed(list(module.named_modules())):
+        if any(parameter.requires_grad for parameter in child.parameters(recurse=False)):
+            reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+            else:
+                stubborn.append(f"{name or 'the module itself'} ({type(child).__name__})")
+    with torch.no_grad():
+        for parameter, value in frozen.items():
+            parameter.copy_(value)
+    if stubborn:
+        raise MisconfigurationException(
+            f"pairs='twin' cannot re-initialise {', '.join(stubborn[:5])}: these own parameters and have no "
+            "reset_parameters(). Add one, or pass reinitialize=lambda module: ..., which draws new weights in place"
+        )

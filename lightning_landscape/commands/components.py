@@ -28,7 +28,7 @@ from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.plain import plain_json
-from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossSurface
 
 SEVERAL = 3  # exit code
@@ -82,9 +82,10 @@ def components(args: Sequence[str], prog: str) -> int:
                     finder,
                     pairs=namespace.pairs,
                     level=namespace.level,
+                    margin=namespace.margin,
                     budget=Budget(namespace.budget),
                     progress=progress,
-                    record=Record(folder / "pairs.jsonl", part=rank),
+                    record=KeyedRows(folder / "pairs.jsonl", part=rank),
                     share=share,
                     isolate=isolated_rng,
                 )

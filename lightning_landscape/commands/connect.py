@@ -78,7 +78,7 @@ def connect(args: Sequence[str], prog: str) -> int:
             theta_b = permuted_copy(surface, theta_a, theta_b)
         with search_progress("connect", console) as progress:
             budget = Budget(namespace.budget)
-            found = finder.connect(surface, theta_a, theta_b, level=namespace.level, budget=budget, progress=progress)
+            found = finder.connect(surface, theta_a, theta_b, namespace.level, namespace.margin, budget, progress)
         if namespace.align:
             found = replace(found, aligned=True)
         # Before the slice, which may fail where the search did not.

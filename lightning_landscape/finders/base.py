@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_landscape.connection import Connection, Reason, Verdict
+from lightning_landscape.connection import Connection, Reason, Verdict, level_above
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.finders.shorten import shorten
@@ -77,6 +77,7 @@ class PathFinder(ABC):
         theta_a: Tensor,
         theta_b: Tensor,
         level: float | None = None,
+        margin: float = 0.0,
         budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> Connection:
@@ -86,7 +87,8 @@ class PathFinder(ABC):
             surface: the loss surface E.
             theta_a: first endpoint, shape (P,).
             theta_b: second endpoint, shape (P,).
-            level: the level u; ``None`` derives it from the endpoints and ``margin``.
+            level: the level u; ``None``: ``max(E_a, E_b) + margin |max(E_a, E_b)|``.
+            margin: how far above the larger loss of the endpoints the level lies, as a share of it.
             budget: limits of the search; ``None`` is without limit.
             progress: called with a description and a fraction while the search runs.
 
@@ -113,8 +115,7 @@ class PathFinder(ABC):
         straight.sample(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
-            largest = max(loss_a, loss_b)
-            level = largest + self.margin * abs(largest)
+            level = level_above([loss_a, loss_b], margin)
         candidates, reason = [straight], Reason.DEPTH
         if not (math.isfinite(loss_a) and math.isfinite(loss_b)):
             reason = Reason.DIVERGED

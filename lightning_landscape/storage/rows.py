@@ -1,18 +1,83 @@
-"""A file of finished pieces of work, by key, from which interrupted work goes on."""
+"""Files of rows, one JSON object a line, that a reader never sees half-written.
+
+Two policies: rows by number, the record of a run, and rows by key, from which interrupted work goes on.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from lightning_landscape.storage.atomic import replacing
 
+Row = dict[str, Any]
 
-class Record:
-    """Rows of plain JSON by key, one a line, in a file that is always whole.
+
+class NumberedRows:
+    """The rows of a run, numbered from 1 under ``check``: its canonical record.
+
+    Args:
+        path: the file; its folder is made when the first row is written.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "checks.jsonl"
+        >>> NumberedRows(path).append({"check": 1})
+        >>> resumed = NumberedRows(path)
+        >>> resumed.resume(1)
+        >>> resumed.rows
+        [{'check': 1}]
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+
+    def start(self) -> None:
+        """Begins a new record; one that is there already is kept under a numbered name."""
+        self.rows = []
+        if self.path.exists():
+            names = (self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}") for number in count(1))
+            os.replace(self.path, next(kept for kept in names if not kept.exists()))
+
+    def resume(self, count: int) -> None:
+        """Goes on after the first ``count`` rows: what a run wrote after its checkpoint is written again.
+
+        Raises:
+            ValueError: if the file lacks one of these rows, or holds something else in its place.
+        """
+        rows = []
+        for number, line in enumerate(islice(_lines(self.path), count), start=1):
+            try:
+                row = _parsed(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} of {self.path} is not JSON ({error}): restore the file") from error
+            if not isinstance(row, dict) or row.get("check") != number:
+                raise ValueError(f"line {number} of {self.path} is not check {number} of a run: restore the file")
+            rows.append(row)
+        if len(rows) < count:
+            raise ValueError(
+                f"{self.path} holds {len(rows)} checks where the checkpoint counts {count}: resume with the dirpath of "
+                "the interrupted run, or move the file away and start a new run"
+            )
+        self.rows = rows
+        self._write()
+
+    def append(self, row: Row) -> None:
+        """Adds a row; a reader sees the file with or without it."""
+        self.rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        write_rows(self.path, self.rows)
+
+
+class KeyedRows:
+    """Finished pieces of work by key.
 
     Several processes share the work by writing parts, ``pairs.jsonl``, ``pairs.1.jsonl``, ...; each reads all.
 
@@ -26,8 +91,8 @@ class Record:
     Example:
         >>> from tempfile import mkdtemp
         >>> path = Path(mkdtemp()) / "pairs.jsonl"
-        >>> Record(path).put("a-b", {"height": 0.5})
-        >>> Record(path).get("a-b"), Record(path, part=1).get("c-d")
+        >>> KeyedRows(path).put("a-b", {"height": 0.5})
+        >>> KeyedRows(path).get("a-b"), KeyedRows(path, part=1).get("c-d")
         ({'height': 0.5}, None)
     """
 
@@ -36,34 +101,55 @@ class Record:
         parts = [self.path, *sorted(self.path.parent.glob(f"{self.path.stem}.*{self.path.suffix}"))]
         if part:
             self.path = self.path.with_name(f"{self.path.stem}.{part}{self.path.suffix}")
-        self._own: dict[str, dict[str, Any]] = {}
-        self._all: dict[str, dict[str, Any]] = {}
+        self._own: dict[str, Row] = {}
+        self._all: dict[str, Row] = {}
         for file in parts:
-            rows = _read(file) if file.exists() else {}
+            rows = _by_key(file)
             self._all |= rows
             if file == self.path:
                 self._own = rows
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str) -> Row | None:
         """The row of this key, ``None`` if there is none."""
         return self._all.get(key)
 
     def put(self, key: str, row: Mapping[str, Any]) -> None:
         """Adds a row, or takes the place of the one of this key; a reader sees the file before or after."""
         self._own[key] = self._all[key] = dict(row)
-        text = "".join(json.dumps({"key": key, **row}, allow_nan=False) + "\n" for key, row in self._own.items())
-        with replacing(self.path) as file:
-            file.write(text.encode())
+        write_rows(self.path, ({"key": key, **row} for key, row in self._own.items()))
 
 
-def _read(file: Path) -> dict[str, dict[str, Any]]:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line; the file is there with all of them, or as it was.
+
+    Raises:
+        ValueError: if a row holds a number that is not finite, which JSON has no word for.
+        OSError: if the disk refuses, for example when it is full.
+    """
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
+def _by_key(path: Path) -> dict[str, Row]:
     rows = {}
-    for number, line in enumerate(file.read_bytes().decode(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         try:
-            row = json.loads(line)
+            row = _parsed(line)
             rows[str(row.pop("key"))] = row
-        except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"line {number} of {file} is no row of a record ({error!r}): move the file away and start anew"
+                f"line {number} of {path} is no row of a record ({error!r}): move the file away and start anew"
             ) from error
     return rows

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pages import table
 
-from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.rows import KeyedRows
 
 # p = 0 and q = 18 / n: degree 4/5 of 18, and the largest SNR that it allows.
 DEGREE, RATIO = 14.4, 0.9
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[str, Row]:
     graphs = GraphSet(options.nodes, 5, DEGREE, RATIO, False, options.graphs)
-    record = Record(options.out / "disassortative.jsonl")
+    record = KeyedRows(options.out / "disassortative.jsonl")
     return measured(graphs, options.methods, trained, record)
 
 

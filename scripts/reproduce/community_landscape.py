@@ -26,7 +26,7 @@ from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN
-from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.rows import KeyedRows
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[Setting, list[Row]]:
     """A row for each setting and seed; no weights are needed. One seed of all settings before the next."""
-    record = Record(options.out / "landscape.jsonl")
+    record = KeyedRows(options.out / "landscape.jsonl")
     nodes, steps, most = size = options.nodes, options.steps, options.search_steps
     jobs = {
         f"{setting} nodes={nodes} steps={steps} search_steps={most} seed={seed}": (setting, *size, seed)

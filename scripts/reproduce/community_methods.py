@@ -34,7 +34,7 @@ from lightning_landscape.community import (
 from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN, PyGCommunityModel
 from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
-from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.rows import KeyedRows
 
 REPOSITORY = Path(__file__).parents[2]
 Row = dict[str, Any]
@@ -124,7 +124,7 @@ NETWORKS = {
 Trained = dict[str, tuple[Network, Path]]
 
 
-def measured(graphs: GraphSet, methods: Sequence[str], trained: Trained, record: Record) -> dict[str, Row]:
+def measured(graphs: GraphSet, methods: Sequence[str], trained: Trained, record: KeyedRows) -> dict[str, Row]:
     """A row for each classical method and each network; rows that the record has are not measured again."""
     rows = {name: _row(f"{graphs} {name}", record, partial(_classical, name, graphs)) for name in methods}
     for name, (network, checkpoint) in trained.items():
@@ -134,7 +134,7 @@ def measured(graphs: GraphSet, methods: Sequence[str], trained: Trained, record:
     return rows
 
 
-def _row(key: str, record: Record, measure: Callable[[], Row]) -> Row:
+def _row(key: str, record: KeyedRows, measure: Callable[[], Row]) -> Row:
     row = record.get(key)
     if row is None:
         row = measure()

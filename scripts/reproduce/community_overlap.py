@@ -9,7 +9,7 @@ from community_methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, 
 from matplotlib.figure import Figure
 from pages import table
 
-from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.rows import KeyedRows
 
 RATIOS = (0.5, 0.8, 1.0, 1.17, 1.33, 1.69, 2.08, 2.52, 3.0)
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[float, dict[str, Row]]:
-    record = Record(options.out / "overlap.jsonl")
+    record = KeyedRows(options.out / "overlap.jsonl")
     rows = {}
     for ratio in options.ratios:
         graphs = GraphSet(options.nodes, 2, 3.0, ratio, True, options.graphs)

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import DynamicStringSampling
 from lightning_landscape.surface import loss_surface as surface
 
@@ -84,7 +84,7 @@ def run(folder: Path, pairs: str, saved: str = "at validation end", ckpt_path: A
 def without_figures() -> None:
     """Drawing takes longer than all the rest."""
     for name in ("profile_figure", "history_figure", "save_figure"):
-        setattr(publishing, name, lambda *args: None)
+        setattr(level_set, name, lambda *args: None)
 
 
 def die(*args: Any, **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
-from lightning_landscape.callbacks import LevelSetConnectivity, SnapshotRecorder, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, SnapshotRecorder, level_set
 from lightning_landscape.finders import DynamicStringSampling
 
 SEARCH = {"num_batches": 2, "overhead": None, "margin": 0.0}
@@ -299,7 +299,7 @@ def checks(case: Case, folder: Path, pairs: str, **options: Any) -> LevelSetConn
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all the rest; the first test has the figures."""
     for name in ("profile_figure", "history_figure", "save_figure"):
-        monkeypatch.setattr(publishing, name, lambda *args: None)
+        monkeypatch.setattr(level_set, name, lambda *args: None)
 
 
 @pytest.mark.parametrize("pairs", ["lagged", "first", "reference", "twin"])

@@ -19,13 +19,13 @@ from test_merge_tree import fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_landscape.attach.copies import Schedule, train_child
+from lightning_landscape.attach.child import Schedule, train_child
 from lightning_landscape.callbacks import ForkStability, fork
-from lightning_landscape.callbacks.fork import METRICS, classification_error
 from lightning_landscape.datamodules import DigitsDataModule
 from lightning_landscape.models import ImageClassifier
 from lightning_landscape.storage.named_tensors import module_state
 from lightning_landscape.surface import loss_surface as surface
+from lightning_landscape.surface.classification_error import classification_error
 
 FAST = {"num_batches": 2, "samples": 3, "on_error": "raise"}
 
@@ -179,7 +179,7 @@ def test_metrics_are_there_after_the_fit_and_logged_at_the_step_of_the_fork(tmp_
     callback = ForkStability([0, 8], num_steps=2, name="a", error_fn=error_of, **FAST)
     trainer = fit(tmp_path, callback, logger=logger)
     named = {key: float(value) for key, value in trainer.callback_metrics.items() if "fork" in key}
-    assert set(named) == {f"landscape/fork/a/step={step}/{key}" for step in (0, 8) for key in METRICS}
+    assert set(named) == {f"landscape/fork/a/step={step}/{key}" for step in (0, 8) for key in ForkStability.metrics}
     assert named["landscape/fork/a/step=8/loss_barrier"] == pytest.approx(callback.rows[1]["loss_barrier"])
     logged = [line["step"] for line in logger.experiment.metrics if "landscape/fork/a/loss_barrier" in line]
     text = (tmp_path / "csv" / "v" / "metrics.csv").read_text()
@@ -299,7 +299,7 @@ def test_bad_set_ups_are_refused(tmp_path: Path) -> None:
     case = CASES["gan"]
     with pytest.raises(MisconfigurationException, match="manual optimisation"):
         train(case, tmp_path, ForkStability(loss_fn=case.loss_fn, dirpath=tmp_path))
-    with pytest.raises(MisconfigurationException, match="two ForkStability callbacks share"):
+    with pytest.raises(MisconfigurationException, match="two ForkStability callbacks are named None"):
         fit(tmp_path, ForkStability([0]), ForkStability([1]))
 
 

@@ -19,7 +19,6 @@ from resumable import Net, data
 from test_bit_identity import CASES, assert_same, train
 
 from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree, SnapshotRecorder, merge_tree
-from lightning_landscape.callbacks.merge_tree import METRICS
 from lightning_landscape.components import merge_tree as components
 from lightning_landscape.finders import DynamicStringSampling, LinearPath
 from lightning_landscape.storage.snapshots import SnapshotStore
@@ -104,7 +103,7 @@ def test_metrics_are_there_after_the_fit_and_in_loggers(tmp_path: Path) -> None:
     logger = pl.loggers.CSVLogger(tmp_path, name="csv", version="v")
     trainer = fit(tmp_path, callback, logger=logger)
     values = {key.rpartition("/")[2]: float(value) for key, value in trainer.callback_metrics.items() if "tree" in key}
-    assert set(values) == set(METRICS)
+    assert set(values) == set(MergeTree.metrics)
     assert all(key.startswith("landscape/tree/runs/") for key in trainer.callback_metrics if "tree" in key)
     assert values["num_points"] == 2  # after the third epoch, and at the end
     assert callback.folder == tmp_path / "csv" / "v" / "landscape" / "tree" / "runs"
@@ -162,7 +161,7 @@ def test_resumed_run_has_the_tree_of_one_that_was_not_interrupted(
     assert again.tree.names == whole.tree.names
     np.testing.assert_allclose(again.tree.heights, whole.tree.heights, rtol=1e-5)
     for mine, other in zip(again.rows, whole.rows, strict=True):
-        for key in METRICS:
+        for key in MergeTree.metrics:
             assert key == "seconds" or mine[key] == pytest.approx(other[key], rel=1e-5)
 
 
@@ -207,7 +206,7 @@ def test_reference_of_another_architecture_is_refused_at_the_start(tmp_path: Pat
         ({"max_points": 1}, "max_points must be an integer from 2, got 1"),
         ({"every_n_snapshots": -1}, "every_n_snapshots"),
         ({"references": "a.ckpt"}, r"references must be a list of files.*\['a.ckpt'\]"),
-        ({"pairs": "some"}, "pairs must be one of tree, all"),
+        ({"pairs": "some"}, "pairs must be one of 'tree', 'all'"),
         ({"finder": "dss"}, "finder must be a PathFinder"),
         ({"batches": iter([])}, "batches must be a list"),
         ({"margin": -0.1}, "margin"),
@@ -229,7 +228,9 @@ def test_bad_set_ups_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match="two MergeTree callbacks are named None"):
         fit(tmp_path, MergeTree(every_n_epochs=1), MergeTree(every_n_epochs=2))
     pair = [MergeTree(name=name, every_n_epochs=n, dirpath=tmp_path) for n, name in ((1, "a"), (2, "b"))]
-    with pytest.raises(MisconfigurationException, match=r"two MergeTree callbacks would write .*trees\.jsonl"):
+    with pytest.raises(
+        MisconfigurationException, match=r"two MergeTree callbacks would write into .*: give each its own dirpath="
+    ):
         fit(tmp_path, *pair)
 
 

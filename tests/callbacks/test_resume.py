@@ -19,9 +19,9 @@ from pytorch_lightning.loggers import CSVLogger
 from resumable import EPOCHS, KILLED, SAVED, run, without_figures
 
 from lightning_landscape import SnapshotStore
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import LinearPath
-from lightning_landscape.storage.check_log import CheckLog
+from lightning_landscape.storage.rows import NumberedRows
 from lightning_landscape.storage.snapshots import SnapshotError
 from lightning_landscape.surface import loss_surface as surface
 
@@ -35,7 +35,7 @@ PAIRS = ("lagged", "first", "twin")
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("profile_figure", "history_figure", "save_figure"):
-        monkeypatch.setattr(publishing, name, getattr(publishing, name))  # so that they come back
+        monkeypatch.setattr(level_set, name, getattr(level_set, name))  # so that they come back
     without_figures()
 
 
@@ -152,7 +152,7 @@ def test_fresh_run_keeps_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
     third = run(tmp_path, "twin")
     names = sorted(path.name for path in (tmp_path / "landscape").glob("*.jsonl"))
     assert names == ["checks.1.jsonl", "checks.2.jsonl", "checks.jsonl"]
-    kept = [CheckLog(tmp_path / "landscape" / name) for name in names]
+    kept = [NumberedRows(tmp_path / "landscape" / name) for name in names]
     for log, callback in zip(kept, (first, second, third), strict=True):
         log.resume(EPOCHS)
         assert log.rows == callback.rows
@@ -160,8 +160,8 @@ def test_fresh_run_keeps_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> CheckLog:
-    log = CheckLog(tmp_path / "landscape" / "checks.jsonl")
+def log(tmp_path: Path) -> NumberedRows:
+    log = NumberedRows(tmp_path / "landscape" / "checks.jsonl")
     for number in (1, 2, 3):
         log.append({"check": number, "height": number / 7})
     return log
@@ -178,21 +178,21 @@ def log(tmp_path: Path) -> CheckLog:
         (b"", "holds 2 checks where the checkpoint counts 3: resume with the dirpath"),
     ],
 )
-def test_damaged_rows_are_named_and_left_as_they_are(log: CheckLog, tail: bytes, message: str) -> None:
+def test_damaged_rows_are_named_and_left_as_they_are(log: NumberedRows, tail: bytes, message: str) -> None:
     good = b"".join(log.path.read_bytes().splitlines(keepends=True)[:2])
     log.path.write_bytes(good + tail)
     with pytest.raises(ValueError, match=message):
-        CheckLog(log.path).resume(3)
+        NumberedRows(log.path).resume(3)
     assert log.path.read_bytes() == good + tail
     # Rows that the checkpoint does not count may be anything: they are written again.
-    again = CheckLog(log.path)
+    again = NumberedRows(log.path)
     again.resume(2)
     again.append({"check": 3, "height": 3 / 7})
     assert again.rows == log.rows
     assert log.path.read_bytes().splitlines()[:2] == good.splitlines()
 
 
-def test_failed_write_leaves_the_rows_before_it(log: CheckLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_the_rows_before_it(log: NumberedRows, monkeypatch: pytest.MonkeyPatch) -> None:
     before = log.path.read_bytes()
 
     def full(*args: Any) -> None:
@@ -207,7 +207,7 @@ def test_failed_write_leaves_the_rows_before_it(log: CheckLog, monkeypatch: pyte
     assert len(log.path.read_text().splitlines()) == 5
 
 
-def test_rows_are_readable_by_whom_the_umask_allows(log: CheckLog, tmp_path: Path) -> None:
+def test_rows_are_readable_by_whom_the_umask_allows(log: NumberedRows, tmp_path: Path) -> None:
     (tmp_path / "other").touch()
     assert log.path.stat().st_mode == (tmp_path / "other").stat().st_mode
 

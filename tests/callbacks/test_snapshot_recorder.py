@@ -106,7 +106,7 @@ def names(recorder: SnapshotRecorder) -> list[str]:
     ("arguments", "message"),
     [
         ({}, "nothing would be saved: give every_n_epochs"),
-        ({"every_n_epochs": 0}, "every_n_epochs must be an integer from 1, or None for never, got 0"),
+        ({"every_n_epochs": 0}, "every_n_epochs must be an integer from 1, got 0"),
         ({"every_n_steps": -2}, "every_n_steps must be an integer from 1"),
         ({"every_n_steps": True}, "every_n_steps must be an integer from 1"),
         ({"every_n_epochs": 1.5}, "every_n_epochs must be an integer from 1"),
@@ -118,7 +118,7 @@ def names(recorder: SnapshotRecorder) -> list[str]:
         ({"monitor": "loss", "thresholds": [0.1, "0.2"]}, "thresholds must be distinct"),
         ({"monitor": "loss", "thresholds": [0.1, math.nan]}, "thresholds must be distinct"),
         ({"monitor": "loss", "thresholds": [0.1, 0.1]}, "thresholds must be distinct"),
-        ({"every_n_epochs": 1, "mode": "low"}, "mode must be 'min' or 'max', got 'low'"),
+        ({"every_n_epochs": 1, "mode": "low"}, "mode must be one of 'min', 'max', got 'low'"),
         ({"every_n_epochs": 1, "name": "../up"}, "name must be a plain file name"),
     ],
 )
@@ -230,17 +230,17 @@ def test_sanity_check_and_later_validation_pass_nothing(tmp_path: Path) -> None:
     recorder = SnapshotRecorder(monitor="metric", thresholds=[0.5])
     module = Net([0.9], "validation_step")
     trainer = fit(tmp_path, module, recorder, num_sanity_val_steps=2, max_epochs=2)
-    assert not recorder.store.dirpath.exists()
+    assert not recorder.folder.exists()
     module.values = [0.1]
     trainer.validate(module, data(), verbose=False)
     assert trainer.callback_metrics["metric"] == pytest.approx(0.1)
-    assert not recorder.store.dirpath.exists()
+    assert not recorder.folder.exists()
 
 
 def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
     recorder = SnapshotRecorder(every_n_epochs=1, every_n_steps=1, monitor="metric", thresholds=[0.5])
     fit(tmp_path, Net([0.1]), recorder, fast_dev_run=2)
-    assert not recorder.store.dirpath.exists()
+    assert not recorder.folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_state_is_plain_data_that_weights_only_loads(tmp_path: Path) -> None:
     saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"][recorder.state_key]
     assert saved == recorder.state_dict()
     assert saved == {
-        "dirpath": str(tmp_path / "snapshots"),
+        "folder": str(tmp_path / "snapshots"),
         "snapshots": {snapshot.name: snapshot.content_hash for snapshot in recorder.snapshots},
         "passed": [[0.5, "epoch=000-step=000001"]],
     }

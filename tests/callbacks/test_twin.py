@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAUROC
 
-from lightning_landscape.attach.copies import reset_parameters
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
-from lightning_landscape.callbacks.pairings.twin import Twin
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
+from lightning_landscape.callbacks.pairings.twin import Twin, reset_parameters
 from lightning_landscape.finders import LinearPath
 
 SCHEDULERS = torch.optim.lr_scheduler
@@ -116,7 +115,7 @@ def test_twin_follows_the_plateau_of_the_module(tmp_path: Path) -> None:
     trainer = fit(tmp_path, Net(plateau, monitor="loss"), callback, max_epochs=4)
     rate = trainer.optimizers[0].param_groups[0]["lr"]
     assert rate < 0.02
-    assert callback._pairing._optimizer.param_groups[0]["lr"] == pytest.approx(rate * 10)  # of the last step taken
+    assert callback._pairing._twin.optimizer.param_groups[0]["lr"] == pytest.approx(rate * 10)  # of the last step taken
 
 
 def test_twin_starts_apart_even_under_the_seed_of_the_module(tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ class Talking(Net):
 
 def test_twin_acts_on_nothing_but_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("profile_figure", "history_figure", "save_figure"):
-        monkeypatch.setattr(publishing, name, lambda *args: None)
+        monkeypatch.setattr(level_set, name, lambda *args: None)
 
     def mark(module: Any) -> None:
         reset_parameters(module)
@@ -242,8 +241,8 @@ def test_state_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     part.load_state_dict(initial)
     fit(tmp_path, part, callback, Saving())
     assert [state["batches"] for state in states] == [5, 10, 15]
-    other = Twin(callback._pairing._trainer, make(), None, seed=9)
-    other.load_state_dict(states[-1])
+    other = Twin(seed=9)
+    other.setup(callback._pairing._trainer, make(), states[-1])
     assert same(other.state_dict(), states[-1])
     assert same(whole._pairing.state_dict(), states[-1])
     # The state is a copy: training on does not change it.

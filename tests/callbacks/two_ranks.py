@@ -107,7 +107,7 @@ SCENARIOS = {
 def fit(folder: Path, scenario: Scenario) -> dict[str, Any]:
     recorder, callbacks = Recorder(), []
     if scenario.start is not None:
-        level_set.CheckLog.start = scenario.start
+        level_set.NumberedRows.start = scenario.start
     if scenario.pairs is not None:
         options = {"dirpath": folder, "num_batches": 2, "overhead": None, "loss_fn": rugged} | scenario.options
         callbacks = [LevelSetConnectivity(scenario.pairs, finder=scenario.finder(), **options)]

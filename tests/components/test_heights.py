@@ -22,7 +22,7 @@ from lightning_landscape.components.heights import PairwiseHeights, cheapest_tre
 from lightning_landscape.components.merge_tree import Array
 from lightning_landscape.components.sharding import Sharded
 from lightning_landscape.finders import BezierCurve, Budget, DynamicStringSampling, Ladder, LinearPath
-from lightning_landscape.storage.rows import Record
+from lightning_landscape.storage.rows import KeyedRows
 
 WELLS = torch.tensor([[0.0, 0.0], [1.0, 0.1], [0.4, 0.9], [2.2, 0.3], [2.0, 1.4]])
 DEPTHS = torch.tensor([1.0, 0.8, 0.9, 1.1, 0.7])
@@ -221,7 +221,7 @@ def test_results_are_the_same_on_any_number_of_processes(size: int, tmp_path: Pa
             return everything
 
         turn.acquire()
-        share, record = Sharded(number, size, gather), Record(tmp_path / "pairs.jsonl", part=number)
+        share, record = Sharded(number, size, gather), KeyedRows(tmp_path / "pairs.jsonl", part=number)
         outcomes[number] = search_heights(
             shaken(), points(), FINDER, pairs="all", share=share, record=record, isolate=isolated_rng
         )
@@ -280,14 +280,14 @@ def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Counting, "last", 2)
     path = tmp_path / "pairs.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        search_heights(shaken(), points(), Counting(**options), record=Record(path), isolate=isolated_rng)
+        search_heights(shaken(), points(), Counting(**options), record=KeyedRows(path), isolate=isolated_rng)
     assert len(path.read_text().splitlines()) == 2
     monkeypatch.setattr(Counting, "last", math.inf)
     monkeypatch.setattr(Counting, "calls", 0)
-    resumed = search_heights(shaken(), points(), Counting(**options), record=Record(path), isolate=isolated_rng)
+    resumed = search_heights(shaken(), points(), Counting(**options), record=KeyedRows(path), isolate=isolated_rng)
     assert Counting.calls == 2
     assert plain(resumed) == plain(whole)
-    search_heights(shaken(), points(), Counting(**options), record=Record(path), isolate=isolated_rng)
+    search_heights(shaken(), points(), Counting(**options), record=KeyedRows(path), isolate=isolated_rng)
     assert Counting.calls == 2
 
 
@@ -299,7 +299,7 @@ def test_a_record_of_other_points_settings_or_data_is_not_used(tmp_path: Path, m
         monkeypatch.setattr(Counting, "calls", 0)
         budget = Budget(changed.pop("work", 99.0))
         finder = Counting(**options | changed)
-        search_heights(surface, points, finder, budget=budget, record=Record(path))
+        search_heights(surface, points, finder, budget=budget, record=KeyedRows(path))
         return Counting.calls
 
     lifted = LossSurface(Point(), [None], loss_fn=lambda module, batch: planted(module.at) + 0.5, vectorize=True)
@@ -316,7 +316,7 @@ def test_a_file_that_is_no_record_is_left_alone(tmp_path: Path, text: str) -> No
     path = tmp_path / "pairs.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"line 1 of .*pairs\.jsonl is no row of a record"):
-        Record(path)
+        KeyedRows(path)
     assert path.read_text() == text
 
 
@@ -344,15 +344,15 @@ def test_progress_goes_from_lines_to_paths() -> None:
 def test_a_record_of_a_finder_that_holds_others_is_not_used(one: Any, other: Any, tmp_path: Path) -> None:
     record, two = tmp_path / "pairs.jsonl", {"a": WELLS[0], "b": WELLS[3]}
     for finder, searches in ((one, 1), (other, 2), (one, 2)):
-        search_heights(surface(), two, finder, budget=Budget(0), record=Record(record))
+        search_heights(surface(), two, finder, budget=Budget(0), record=KeyedRows(record))
         assert len(record.read_text().splitlines()) == searches
 
 
 def test_a_recorded_row_without_its_fields_is_searched_again(tmp_path: Path) -> None:
     record = tmp_path / "pairs.jsonl"
     two = {"a": WELLS[0], "b": WELLS[3]}
-    first = search_heights(surface(), two, LinearPath(), record=Record(record))
+    first = search_heights(surface(), two, LinearPath(), record=KeyedRows(record))
     key = json.loads(record.read_text())["key"]
     record.write_text(json.dumps({"key": key}) + "\n")
-    again = search_heights(surface(), two, LinearPath(), record=Record(record))
+    again = search_heights(surface(), two, LinearPath(), record=KeyedRows(record))
     assert again.rows[0]["height"] == pytest.approx(first.rows[0]["height"], rel=1e-6)

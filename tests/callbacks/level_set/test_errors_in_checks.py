@@ -11,7 +11,7 @@ from level_set_runs import BATCHES, METRICS, Failing, Net, attached, rows_on_dis
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_landscape import SnapshotStore
-from lightning_landscape.storage.check_log import CheckLog
+from lightning_landscape.storage.rows import NumberedRows
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -63,8 +63,8 @@ class FullDisk:
 
 
 def test_full_disk_under_the_record_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = FullDisk({1}, CheckLog._write)
-    monkeypatch.setattr(CheckLog, "_write", lambda log: write(log))
+    write = FullDisk({1}, NumberedRows._write)
+    monkeypatch.setattr(NumberedRows, "_write", lambda log: write(log))
     trainer = trainer_of(tmp_path, attached(tmp_path))
     with pytest.warns(UserWarning, match=r"check 1 could not be published: OSError: .*No space left"):
         trainer.fit(Net())
@@ -73,7 +73,7 @@ def test_full_disk_under_the_record_only_warns(tmp_path: Path, monkeypatch: pyte
 
 
 def test_record_that_can_never_be_written_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CheckLog, "append", FullDisk({1, 2}, None))
+    monkeypatch.setattr(NumberedRows, "append", FullDisk({1, 2}, None))
     callback = attached(tmp_path)
     trainer = trainer_of(tmp_path, callback)
     with pytest.warns(UserWarning, match="could not be published"):
@@ -83,7 +83,7 @@ def test_record_that_can_never_be_written_only_warns(tmp_path: Path, monkeypatch
 
 
 def test_full_disk_ends_the_run_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CheckLog, "append", FullDisk({1}, None))
+    monkeypatch.setattr(NumberedRows, "append", FullDisk({1}, None))
     with pytest.raises(OSError, match="No space left"):
         trainer_of(tmp_path, attached(tmp_path, on_error="raise")).fit(Net())
 

@@ -81,7 +81,8 @@ def test_tensorboard_logger(tmp_path: Path) -> None:
 
 def test_wandb_logger_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
-    from test_loggers import WandbFile  # type: ignore[import-not-found]  # tests/ is on pytest's path
+
+    from tests.report.wandb_file import WandbFile
 
     for kind in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{kind}_DIR", str(tmp_path / kind))

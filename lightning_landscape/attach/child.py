@@ -1,0 +1,101 @@
+"""A child of a training run: the weights and optimiser of one moment, trained on in an order of its own."""
+
+from __future__ import annotations
+
+import bisect
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_landscape.attach.copies import TrainedCopy, hyperparameters
+from lightning_landscape.attach.probe import TrainingData
+
+
+class Schedule:
+    """The hyperparameters that the run's optimiser had at each step; only their changes are kept."""
+
+    def __init__(self) -> None:
+        self._steps: list[int] = []
+        self._groups: list[list[dict[str, Any]]] = []
+
+    def note(self, step: int, optimizer: Optimizer) -> None:
+        """Takes note of the groups with which the step from ``step`` to ``step + 1`` is about to be taken."""
+        groups = hyperparameters(optimizer)
+        if not self._groups or groups != self._groups[-1]:
+            self._steps.append(step)
+            self._groups.append(copy.deepcopy(groups))
+
+    def at(self, step: int) -> list[dict[str, Any]]:
+        """The groups of a step since the first that was noted."""
+        return copy.deepcopy(self._groups[max(0, bisect.bisect_right(self._steps, step) - 1)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"steps": list(self._steps), "groups": copy.deepcopy(self._groups)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from :meth:`state_dict`."""
+        self._steps, self._groups = list(state["steps"]), copy.deepcopy(list(state["groups"]))
+
+
+def train_child(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    state: Mapping[str, Tensor],
+    optimizer_state: Mapping[str, Any],
+    in_eval: frozenset[str],
+    schedule: Schedule,
+    first: int,
+    last: int,
+) -> dict[str, Tensor]:
+    """Trains a copy of ``module`` from step ``first`` to step ``last``, on minibatches in a new random order.
+
+    Order, dropout and augmentation come from the global random state: call it inside ``isolated_rng``. One
+    process does what all ranks of the run do: a step averages the gradients of world_size x
+    accumulate_grad_batches batches. Trainer, loggers, metrics and data of the run are only read.
+
+    Args:
+        trainer: the trainer whose fit is running.
+        module: what trains; its weights, buffers and optimiser do not matter.
+        state: weights and buffers to start from, as ``module.state_dict()``.
+        optimizer_state: the optimiser's ``state_dict()`` to start from.
+        in_eval: names of the submodules that were in eval mode.
+        schedule: hyperparameters at each step.
+        first: step that the child starts from.
+        last: step that it ends at.
+
+    Returns:
+        The child's parameters and buffers.
+    """
+
+    def start(child: pl.LightningModule) -> None:
+        child.load_state_dict(state, strict=False)
+        for name, part in child.named_modules():
+            part.training = name not in in_eval
+
+    child = TrainedCopy(trainer, module, start)
+    child.optimizer.load_state_dict(copy.deepcopy(dict(optimizer_state)))
+    batches_per_step = trainer.accumulate_grad_batches * trainer.world_size
+    batches = _endless(TrainingData(trainer))
+    with torch.enable_grad():
+        for step in range(first, last):
+            for _ in range(batches_per_step):
+                index, batch = next(batches)
+                child.backward(batch, index, batches_per_step)
+            child.step(schedule.at(step))
+    return {name: tensor.detach() for name, tensor in child.module.state_dict().items()}
+
+
+def _endless(data: TrainingData) -> Iterator[tuple[int, Any]]:
+    while True:
+        empty = True
+        for pair in enumerate(data):
+            empty = False
+            yield pair
+        if empty:
+            raise ValueError("the training data yield no batch")
