@@ -430,3 +430,15 @@ def test_the_command_line_fits_and_tests_on_the_problem_of_its_data(
     capsys.readouterr()
     main(["test", "--config", "recipe.yaml", "--ckpt_path", str(checkpoint)])
     assert "test/fista_iterations" in capsys.readouterr().out
+
+
+def test_a_layer_of_the_users_own_is_named_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS, "halving", LAYERS["slista"])  # removed again, whatever the class statement enters
+
+    class Halving(LAYERS["slista"], kind="halving"):
+        def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:
+            return super().forward(dictionary, x, z, previous) / 2
+
+    network = UnrolledSparseCoder("halving", depth=1, dictionary=torch.eye(2), lam=0.5)
+    assert isinstance(network.layers[0], Halving)
+    assert network(torch.tensor([[2.5, 0.0]])).tolist() == [[1.0, 0.0]]
