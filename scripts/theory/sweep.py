@@ -7,7 +7,7 @@ and on each the best second layer, so that the level lambda is as low as these f
 - the gap epsilon - e, where e is the least E over a dense first layer: how far above what no width can beat the level
   lies from which on all is connected.
 
-    python scripts/theory/sweep.py docs/results/theory_sweep.json
+    python -m scripts.theory.sweep docs/results/theory_sweep.json
 """
 
 from __future__ import annotations

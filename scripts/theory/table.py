@@ -1,6 +1,6 @@
 """docs/results/theory.md, from the measurements of pairs.py and sweep.py.
 
-python scripts/theory/table.py docs/results
+python -m scripts.theory.table docs/results
 """
 
 from __future__ import annotations

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from reproduction import SCRIPTS
 
 from lightning_landscape.community import community_graph
-
-import community_snap  # isort: skip
+from scripts.reproduce.community import snap as community_snap
 
 
 def test_figures_of_a_labelling() -> None:
-    assert community_snap.__file__ == str(SCRIPTS / "community_snap.py")
     small = community_graph(torch.tensor([[0], [1]]), 4, torch.tensor([0, 0, 1, 1]))
     large = community_graph(torch.tensor([[0], [1]]), 10, torch.tensor([1] * 8 + [0] * 2))
     one = community_snap.evaluated(community_snap.one_label, [small, large])

@@ -12,19 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from reproduction import SCRIPTS
 from torch.optim import Adam
 
 from lightning_landscape.finders import BezierCurve
-
-import figures  # isort: skip
-import pairs  # isort: skip
-from published_sampling import PublishedSampling  # isort: skip
-from summary import Mean, read_rows, summarize  # isort: skip
-from task import Settings  # isort: skip
-from tasks import TASKS  # isort: skip
+from scripts.reproduce.freeman_bruna import __main__ as figures
+from scripts.reproduce.freeman_bruna import pairs
+from scripts.reproduce.freeman_bruna.published_sampling import PublishedSampling
+from scripts.reproduce.freeman_bruna.summary import Mean, read_rows, summarize
+from scripts.reproduce.freeman_bruna.task import Settings
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 EASY = ["--thresholds", "0.25", "0.2"]  # that a network reaches within a second
+SCRIPT = [sys.executable, "-m", "scripts.reproduce.freeman_bruna"]
 
 
 def run(*arguments: str | Path) -> None:
@@ -47,7 +46,7 @@ def test_table_and_figure_are_made(whole: Path) -> None:
     text = (whole / "quadratics.md").read_text()
     assert "| faithful | 0.2 | - |" in text  # no published point at this threshold
     assert "2 of 2" in text
-    assert "Command: `python scripts/reproduce/figures.py quadratics --thresholds 0.25 0.2 --pairs 2" in text
+    assert "Command: `python -m scripts.reproduce.freeman_bruna quadratics --thresholds 0.25 0.2 --pairs 2" in text
     assert "Size: full." in text
     assert torch.__version__ in text
     entries = results(whole)
@@ -103,7 +102,17 @@ def test_shards_merged_are_the_single_run(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_find_what_one_finds(whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "figures.py"), "quadratics", *EASY, "--pairs", "2", "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.reproduce.freeman_bruna",
+        "quadratics",
+        *EASY,
+        "--pairs",
+        "2",
+        "--workers",
+        "2",
+    ]
     subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True, timeout=120)
     assert results(tmp_path) == results(whole)
 
@@ -198,7 +207,15 @@ def test_arguments_are_checked(arguments: list[str], message: str, capsys: pytes
 
 @pytest.mark.slow
 def test_variants_connect_the_networks_of_a_run(whole: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "ablation.py"), "quadratics", "0.25", "--out", str(whole)]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.reproduce.freeman_bruna.ablation",
+        "quadratics",
+        "0.25",
+        "--out",
+        str(whole),
+    ]
     lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200).stdout.splitlines()
     assert lines[0] == "quadratics at 0.25, 2 pairs"
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]

@@ -7,15 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from reproduction import SCRIPTS
-
-import pages  # isort: skip
-import sparse_coding as script  # isort: skip
-import sparse_coding_certificate as certificate  # isort: skip
-import sparse_coding_curves as curves  # isort: skip
-import sparse_coding_landscape as landscape  # isort: skip
-import sparse_coding_training as training  # isort: skip
-from sparse_coding_reference import Reference, ResultError, kept_reference, reference_of  # isort: skip
 
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
@@ -25,6 +16,10 @@ from lightning_landscape.sparse_coding import (
     ista,
     reference_optimum,
 )
+from scripts.reproduce.shared import pages
+from scripts.reproduce.sparse_coding import __main__ as script
+from scripts.reproduce.sparse_coding import certificate, curves, landscape, training
+from scripts.reproduce.sparse_coding.reference import Reference, ResultError, kept_reference, reference_of
 
 REFERENCE = Reference(seed=0, optimum=1.0, gap=1e-10, ista=[9.0, 5.0, 3.0, 2.0, 1.5], fista=[9.0, 5.0, 2.0, 1.25, 1.0])
 
@@ -46,10 +41,6 @@ def trained(path: Path, *depths: int) -> None:
         ["--out", str(path), "train", "--networks", "slista", "--depths", *map(str, depths), "--epochs", "1",
          "--iterations", "20"]
     )  # fmt: skip
-
-
-def test_the_script_is_the_shipped_one() -> None:
-    assert script.__file__ == str(SCRIPTS / "sparse_coding.py")
 
 
 def test_a_network_is_worth_the_first_iteration_that_is_as_good() -> None:

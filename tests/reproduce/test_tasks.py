@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reproduction  # noqa: F401
 import torch
 from torch import nn
 from torch.optim import Adam
 
 from lightning_landscape.models import ImageClassifier
-
-import figures  # isort: skip
-from images import _CIFAR_SCALES, _MNIST_SCALES, Scales, ShuffledBatches, _problem  # isort: skip
-from language import RandomWindows, _cross_entropy, _summed_cross_entropy  # isort: skip
-from published_points import published  # isort: skip
-from task import Settings  # isort: skip
-from tasks import TASKS  # isort: skip
+from scripts.reproduce.freeman_bruna import __main__ as figures
+from scripts.reproduce.freeman_bruna.images import _CIFAR_SCALES, _MNIST_SCALES, Scales, ShuffledBatches, _problem
+from scripts.reproduce.freeman_bruna.language import RandomWindows, _cross_entropy, _summed_cross_entropy
+from scripts.reproduce.freeman_bruna.published_points import published
+from scripts.reproduce.freeman_bruna.task import Settings
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 
 def test_every_published_curve_has_its_task() -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from task import Recipe
 from torch import Tensor
 
 from lightning_landscape import LossSurface
+from scripts.reproduce.freeman_bruna.task import Recipe
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from figure import draw
-from pages import table
-from published_points import Point
-from summary import Mean, Row, Summary, summarize
-from task import Settings
-from tasks import TASKS
-
 from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.freeman_bruna.figure import draw
+from scripts.reproduce.freeman_bruna.published_points import Point
+from scripts.reproduce.freeman_bruna.summary import Mean, Row, Summary, summarize
+from scripts.reproduce.freeman_bruna.task import Settings
+from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.pages import table
 
 _LEGEND = """\
 - **length**: arc length / distance of the endpoints, of the weights without biases, mean -+ standard error over the

@@ -13,13 +13,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
-from sparse_coding_reference import Reference, ResultError, signals
 
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
 from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.sparse_coding.reference import Reference, ResultError, signals
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 NETWORKS = ("lista", "l_fista", "facnet", "lista_cp", "alista", "tilista", "slista")
 DATASETS = ("gaussian", "adversarial", "mnist-patches")
 Row = dict[str, Any]

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pages
 import pytorch_lightning as pl
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from sparse_coding_reference import ResultError
-from sparse_coding_training import REPOSITORY
 
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
 from lightning_landscape.report.style import LEVEL, LINEAR, PATH
 from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.shared import pages
+from scripts.reproduce.sparse_coding.reference import ResultError
+from scripts.reproduce.sparse_coding.training import REPOSITORY
 
 RECIPE = REPOSITORY / "configs" / "lista_landscape.yaml"
 Check = dict[str, Any]

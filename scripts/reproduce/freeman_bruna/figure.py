@@ -8,9 +8,10 @@ from typing import BinaryIO
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from published_points import published
-from summary import Mean, Summary
-from tasks import TASKS
+
+from scripts.reproduce.freeman_bruna.published_points import published
+from scripts.reproduce.freeman_bruna.summary import Mean, Summary
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 _COLORS = {"faithful": "tab:blue", "strict": "tab:red"}
 _REASONS = {"accepted": "0.75", "bead": "tab:orange", "depth": "tab:purple", "budget": "tab:brown"}

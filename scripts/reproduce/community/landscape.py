@@ -16,10 +16,8 @@ from typing import Any, BinaryIO
 import pytorch_lightning as pl
 import torch
 import yaml
-from community_methods import REPOSITORY, Row, Trained, mean_and_error, spread
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
-from pages import table
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from lightning_landscape.callbacks import LevelSetConnectivity
@@ -27,6 +25,8 @@ from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN
 from lightning_landscape.storage.rows import Record
+from scripts.reproduce.community.methods import REPOSITORY, Row, Trained, mean_and_error, spread
+from scripts.reproduce.shared.pages import table
 
 
 @dataclass(frozen=True)

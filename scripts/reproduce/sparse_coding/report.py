@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pages
-import sparse_coding_certificate as certificate
-import sparse_coding_curves as curves
-import sparse_coding_landscape as landscape
 from matplotlib import style
 from matplotlib.figure import Figure
-from sparse_coding_reference import ResultError, kept_reference, signals
-from sparse_coding_training import DATASETS, data_of, kept_rows, load, training_of
 
 from lightning_landscape.report.style import STYLE, save_figure
+from scripts.reproduce.shared import pages
+from scripts.reproduce.sparse_coding import certificate, curves, landscape
+from scripts.reproduce.sparse_coding.reference import ResultError, kept_reference, signals
+from scripts.reproduce.sparse_coding.training import DATASETS, data_of, kept_rows, load, training_of
 
 PARTS = (*DATASETS, "certificate", "landscape")
 _TITLES = {

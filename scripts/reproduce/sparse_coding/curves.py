@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-import pages
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from sparse_coding_reference import Reference
-from sparse_coding_training import NETWORKS, Row, training_of
+
+from scripts.reproduce.shared import pages
+from scripts.reproduce.sparse_coding.reference import Reference
+from scripts.reproduce.sparse_coding.training import NETWORKS, Row, training_of
 
 NAMES = {
     "lista": "LISTA",

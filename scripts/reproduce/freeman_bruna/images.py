@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from task import Problem, Recipe, Settings, Task
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from lightning_landscape import LossSurface
 from lightning_landscape.datamodules import CIFAR10DataModule, MNISTDataModule
 from lightning_landscape.models import ImageClassifier
+from scripts.reproduce.freeman_bruna.task import Problem, Recipe, Settings, Task
 
 _CROP = 24  # pixels that the CIFAR network of the scripts sees
 _CHUNK = 500  # images of a probe batch at most

@@ -1,8 +1,8 @@
 """Community detection in block models: classical methods, graph networks, and the landscape of their training.
 
-    python scripts/reproduce/community.py overlap --report
-    python scripts/reproduce/community.py disassortative --checkpoint LineGraphGNN=best.ckpt --report
-    python scripts/reproduce/community.py landscape --report
+    python -m scripts.reproduce.community overlap --report
+    python -m scripts.reproduce.community disassortative --checkpoint LineGraphGNN=best.ckpt --report
+    python -m scripts.reproduce.community landscape --report
 
 Each command keeps its finished pieces in ``--out`` and does not do them again, so that an interrupted run goes on; it
 writes its tables and its figure there, and with ``--report`` into docs/results as well.
@@ -15,13 +15,12 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-import community_disassortative
-import community_landscape
-import community_overlap
-import pages
-from community_methods import BASELINES, NETWORKS, REPOSITORY, Trained
-
 from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.community import disassortative as community_disassortative
+from scripts.reproduce.community import landscape as community_landscape
+from scripts.reproduce.community import overlap as community_overlap
+from scripts.reproduce.community.methods import BASELINES, NETWORKS, REPOSITORY, Trained
+from scripts.reproduce.shared import pages
 
 REPORT = REPOSITORY / "docs" / "results" / "community.md"
 PARTS = {

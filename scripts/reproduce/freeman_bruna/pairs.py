@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from descent import descend
-from published_sampling import PublishedConnection, PublishedSampling
-from task import Problem, Settings, Task
-from tasks import TASKS
 from torch import Tensor
 
 from lightning_landscape import Connection, LossSurface
 from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder, PathFinder
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.tensor_files import SnapshotError, read_safetensors, write_safetensors
+from scripts.reproduce.freeman_bruna.descent import descend
+from scripts.reproduce.freeman_bruna.published_sampling import PublishedConnection, PublishedSampling
+from scripts.reproduce.freeman_bruna.task import Problem, Settings, Task
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 Mode = Literal["faithful", "strict"]
 MODES: tuple[Mode, ...] = ("faithful", "strict")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import BinaryIO
 
-from community_methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, measured, spread
 from matplotlib.figure import Figure
-from pages import table
 
 from lightning_landscape.storage.rows import Record
+from scripts.reproduce.community.methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, measured, spread
+from scripts.reproduce.shared.pages import table
 
 RATIOS = (0.5, 0.8, 1.0, 1.17, 1.33, 1.69, 2.08, 2.52, 3.0)
 

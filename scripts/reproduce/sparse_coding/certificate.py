@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-import pages
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +21,7 @@ from lightning_landscape.sparse_coding import (
     random_design,
     step_bound,
 )
+from scripts.reproduce.shared import pages
 
 Layer = dict[str, Any]
 _VALUES = ("bound", "ista_bound", "suboptimality", "improves")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from perceptron_surface import PerceptronSurface
-from task import Problem, Recipe, Settings, Task
 from torch import Tensor
 from torch.optim import Adam
 
 from lightning_landscape.datamodules.polynomials import POLYNOMIALS
 from lightning_landscape.finders import BezierCurve
 from lightning_landscape.models import PolynomialRegressor
+from scripts.reproduce.freeman_bruna.perceptron_surface import PerceptronSurface
+from scripts.reproduce.freeman_bruna.task import Problem, Recipe, Settings, Task
 
 GRID = 500  # midpoints of equal cells; the scripts draw 10,000 points at random, which is less exact
 

@@ -1,9 +1,9 @@
 """Sparse coding networks beside ISTA and FISTA, the certificate of FacNet, and the landscape of LISTA.
 
-python scripts/reproduce/sparse_coding.py train --networks lista l_fista facnet
-python scripts/reproduce/sparse_coding.py train --dataset adversarial --networks lista
-python scripts/reproduce/sparse_coding.py landscape
-python scripts/reproduce/sparse_coding.py report
+python -m scripts.reproduce.sparse_coding train --networks lista l_fista facnet
+python -m scripts.reproduce.sparse_coding train --dataset adversarial --networks lista
+python -m scripts.reproduce.sparse_coding landscape
+python -m scripts.reproduce.sparse_coding report
 
 What is done is kept in --out and not done again, so that an interrupted run goes on.
 """
@@ -17,12 +17,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import sparse_coding_landscape as landscape
 import torch
-from pages import PageError
-from sparse_coding_reference import ResultError, reference_of
-from sparse_coding_report import PARTS, write_report
-from sparse_coding_training import DATASETS, NETWORKS, REPOSITORY, Training, data_of, recipe, train
+
+from scripts.reproduce.shared.pages import PageError
+from scripts.reproduce.sparse_coding import landscape
+from scripts.reproduce.sparse_coding.reference import ResultError, reference_of
+from scripts.reproduce.sparse_coding.report import PARTS, write_report
+from scripts.reproduce.sparse_coding.training import DATASETS, NETWORKS, REPOSITORY, Training, data_of, recipe, train
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except (ResultError, PageError) as error:
-        sys.exit(f"sparse_coding.py: {error}")
+        sys.exit(f"sparse_coding: {error}")
 
 
 def _train(options: argparse.Namespace) -> None:

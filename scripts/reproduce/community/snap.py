@@ -1,6 +1,6 @@
 """Community detection on SNAP's graphs: networks and the affiliation graph model, beside the published figures.
 
-    python scripts/reproduce/community_snap.py --source FOLDER --report
+    python -m scripts.reproduce.community.snap --source FOLDER --report
 
 Every result is a file in ``--out``, and what is there is not done again, so that an interrupted run goes on.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import pages
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -27,8 +26,9 @@ from lightning_landscape.datamodules import SNAPCommunityDataModule
 from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN
 from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.shared import pages
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 REPORT = REPOSITORY / "docs" / "results" / "community_snap.md"
 SPLITS = {"amazon": 3, "dblp": 1}  # each with trainings of its own; Amazon's have 13 test graphs, DBLP's 520
 Labelling = Callable[[CommunityGraph], Tensor]

@@ -1,8 +1,8 @@
 """Runs an experiment of Freeman & Bruna (2017) and sets our numbers beside the published ones.
 
-python scripts/reproduce/figures.py quadratics --mode faithful --pairs 10 --out results
-python scripts/reproduce/figures.py mnist --shard 2/4 --out part2
-python scripts/reproduce/figures.py merge part1 part2 part3 part4 --out results
+python -m scripts.reproduce.freeman_bruna quadratics --mode faithful --pairs 10 --out results
+python -m scripts.reproduce.freeman_bruna mnist --shard 2/4 --out part2
+python -m scripts.reproduce.freeman_bruna merge part1 part2 part3 part4 --out results
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
-from pairs import MODES, Mode, Pair, PairFileError, run_pair
-from published_points import published
-from report import write_report
-from summary import Row, read_rows
-from task import Settings
-from tasks import TASKS
+
+from scripts.reproduce.freeman_bruna.pairs import MODES, Mode, Pair, PairFileError, run_pair
+from scripts.reproduce.freeman_bruna.published_points import published
+from scripts.reproduce.freeman_bruna.report import write_report
+from scripts.reproduce.freeman_bruna.summary import Row, read_rows
+from scripts.reproduce.freeman_bruna.task import Settings
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     command = shlex.join(
-        ["python", "scripts/reproduce/figures.py", *(sys.argv[1:] if arguments is None else arguments)]
+        ["python", "-m", "scripts.reproduce.freeman_bruna", *(sys.argv[1:] if arguments is None else arguments)]
     )
     try:
         if options.task == "merge":
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if shards == 1:
             _report(options.task, read_rows([options.out]), options.out, command)
     except PairFileError as error:
-        sys.exit(f"figures.py: {error}")
+        sys.exit(f"freeman_bruna: {error}")
 
 
 def _run(jobs: list[Pair], mode: Mode, settings: Settings, out: Path, workers: int) -> Iterator[Row]:

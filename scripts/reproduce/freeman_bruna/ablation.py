@@ -1,8 +1,9 @@
 """What the parts of the published search do: the pairs of a run, connected again by variants of the searches.
 
-    python scripts/reproduce/ablation.py cubics 0.15 --out reproduced
+    python -m scripts.reproduce.freeman_bruna.ablation cubics 0.15 --out reproduced
 
-prints a table in Markdown. The networks are those that ``figures.py`` trained into the same folder.
+prints a table in Markdown. The networks are those that ``python -m scripts.reproduce.freeman_bruna`` trained into the
+same folder.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from itertools import count, takewhile
 from pathlib import Path
 
 import torch
-from pairs import Pair
-from published_sampling import PublishedConnection, PublishedSampling
-from summary import Mean
-from task import Settings, Task
-from tasks import TASKS
 
 from lightning_landscape import Connection
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.storage.tensor_files import read_safetensors
+from scripts.reproduce.freeman_bruna.pairs import Pair
+from scripts.reproduce.freeman_bruna.published_sampling import PublishedConnection, PublishedSampling
+from scripts.reproduce.freeman_bruna.summary import Mean
+from scripts.reproduce.freeman_bruna.task import Settings, Task
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 _STEPS = 5000  # for a bead of ours, which gives up after 1000 by default
 
@@ -56,7 +57,10 @@ def main() -> None:
     files = takewhile(Path.exists, (options.out / "networks" / f"{pair}.safetensors" for pair in pairs))
     networks = [read_safetensors(file)[1]["networks"] for file in files]
     if not networks:
-        parser.error(f"{options.out} holds no networks of {task.name} at {options.threshold:g}: run figures.py first")
+        parser.error(
+            f"{options.out} holds no networks of {task.name} at {options.threshold:g}: run "
+            f"`python -m scripts.reproduce.freeman_bruna {task.name} --thresholds {options.threshold:g}` first"
+        )
     print(f"{task.name} at {options.threshold:g}, {len(networks)} pairs\n")
     print("| search | connected | length of those | length of all | beads of those | not connected because |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairs import MODES, PairFileError
-from published_points import Point, published
-from tasks import TASKS
+from scripts.reproduce.freeman_bruna.pairs import MODES, PairFileError
+from scripts.reproduce.freeman_bruna.published_points import Point, published
+from scripts.reproduce.freeman_bruna.tasks import TASKS
 
 Row = dict[str, Any]
 

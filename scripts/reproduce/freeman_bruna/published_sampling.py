@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from descent import descend
-from task import Recipe
 from torch import Tensor
 
 from lightning_landscape import LossSurface
@@ -17,6 +15,8 @@ from lightning_landscape.finders.chain import Chain, Segment, measure
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.path import Path
 from lightning_landscape.surface.work import Progress
+from scripts.reproduce.freeman_bruna.descent import descend
+from scripts.reproduce.freeman_bruna.task import Recipe
 
 
 @dataclass(frozen=True)

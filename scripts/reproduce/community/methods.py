@@ -36,7 +36,7 @@ from lightning_landscape.models import CommunityGNN, LineGraphGNN, PyGCommunityM
 from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
 from lightning_landscape.storage.rows import Record
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 Row = dict[str, Any]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import BinaryIO
 
-from community_methods import GraphSet, Row, Trained, mean_and_error, measured, spread
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pages import table
 
 from lightning_landscape.storage.rows import Record
+from scripts.reproduce.community.methods import GraphSet, Row, Trained, mean_and_error, measured, spread
+from scripts.reproduce.shared.pages import table
 
 # p = 0 and q = 18 / n: degree 4/5 of 18, and the largest SNR that it allows.
 DEGREE, RATIO = 14.4, 0.9

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 
 import torch
-from task import Problem, Recipe, Settings, Task
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from lightning_landscape import LossSurface
 from lightning_landscape.datamodules import PennTreebankDataModule
 from lightning_landscape.models import LSTMLanguageModel
+from scripts.reproduce.freeman_bruna.task import Problem, Recipe, Settings, Task
 
 _PROBE = 200  # windows of 20 x 20 words: about the whole test set
 
