@@ -247,7 +247,7 @@ def test_what_a_path_forgets() -> None:
 def test_table_and_figure_of_the_landscape(tmp_path: Path) -> None:
     rows = {one: [path_row(0.6, "connected"), path_row(0.65, "not_found")] for one in community_landscape.SETTINGS}
     lines = community_landscape.markdown(rows).splitlines()
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 5 + 2
     line, path = 0.3 / (math.log(2) - 0.6), 0.025 / (math.log(2) - 0.6)
     assert lines[2] == (
         f"| 2 | 3 | 0.5 | impossible | 0.400 -+ 0.000 | 0.100 | 0.600 -+ 0.000 | 0.693 | {line:.2f} -+ 0.00 | "

@@ -18,9 +18,10 @@ from lightning_landscape.finders import BezierCurve
 from scripts.reproduce.freeman_bruna import __main__ as figures
 from scripts.reproduce.freeman_bruna import pairs
 from scripts.reproduce.freeman_bruna.published_sampling import PublishedSampling
-from scripts.reproduce.freeman_bruna.summary import Mean, read_rows, summarize
+from scripts.reproduce.freeman_bruna.summary import read_rows, summarize
 from scripts.reproduce.freeman_bruna.task import Settings
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.statistics import Mean
 
 EASY = ["--thresholds", "0.25", "0.2"]  # that a network reaches within a second
 SCRIPT = [sys.executable, "-m", "scripts.reproduce.freeman_bruna"]
@@ -148,7 +149,7 @@ def test_a_damaged_pair_is_named(whole: Path, tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(("option", "name"), [(["--seed", "1"], "seed"), (["--probe", "100"], "probe")])
 def test_other_settings_need_another_folder(whole: Path, option: list[str], name: str) -> None:
-    with pytest.raises(SystemExit, match=rf"made with other settings \({name}\): give another --out"):
+    with pytest.raises(SystemExit, match=rf"made with other settings \({name}: .*\): give another --out"):
         run("quadratics", *EASY, "--pairs", "1", *option, "--out", whole)
 
 
@@ -161,7 +162,7 @@ def test_pairs_of_another_search_are_not_taken_for_finished(
     task = TASKS["quadratics"]
     slower = replace(task.recipe(Settings()), optimizer=lambda points: Adam(points, lr=1e-4, fused=True))
     monkeypatch.setitem(TASKS, "quadratics", replace(task, curve=BezierCurve(), recipe=lambda settings: slower))
-    with pytest.raises(SystemExit, match="made by another search: give another --out, or delete it"):
+    with pytest.raises(SystemExit, match=r"made with other settings \(search: .*\): give another --out, or delete it"):
         run(*command)
     (tmp_path / mode / "quadratics-0.25-0.json").unlink()
     run(*command)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from scripts.reproduce.shared import kept
 from scripts.reproduce.shared.kept import KeptError, finished, keep, once
 

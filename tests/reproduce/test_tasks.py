@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from scripts.reproduce.freeman_bruna.language import RandomWindows, _cross_entro
 from scripts.reproduce.freeman_bruna.published_points import published
 from scripts.reproduce.freeman_bruna.task import Settings
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared import kept
 
 
 def test_every_published_curve_has_its_task() -> None:
@@ -113,7 +113,7 @@ def test_a_small_pair_of_mnist(mode: str, data_root: Path, tmp_path: Path) -> No
     arguments = ["mnist", "--mode", mode, "--thresholds", "40", "--pairs", "1", "--network", "lenet", "--probe", "500"]
     where = ["--source", str(data_root), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path)]
     figures.main([*arguments, "--strict-work", "100", *where])
-    (row,) = (json.loads(file.read_text()) for file in (tmp_path / mode).glob("*.json"))
+    (row,) = (kept.read(file)[1] for file in (tmp_path / mode).glob("*.json"))
     assert all(error < 0.4 for error in row["metric"])
     assert row["training_steps"] == [100, 100]
     assert row["normalized_length"] >= 1

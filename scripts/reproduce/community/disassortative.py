@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_landscape.storage.rows import Record
-from scripts.reproduce.community.methods import GraphSet, Row, Trained, mean_and_error, measured, spread
+from scripts.reproduce.community.methods import GraphSet, Row, Trained, measured
 from scripts.reproduce.shared.pages import table
+from scripts.reproduce.shared.statistics import Error, Mean
 
 # p = 0 and q = 18 / n: degree 4/5 of 18, and the largest SNR that it allows.
 DEGREE, RATIO = 14.4, 0.9
@@ -34,13 +35,14 @@ def measure(options: argparse.Namespace, trained: Trained) -> dict[str, Row]:
 def markdown(rows: dict[str, Row]) -> str:
     """The table, best first."""
     header = [
-        "method", "overlap", "published", "independent", "parameters", "steps of training", "CPU seconds a graph",
+        "method", f"overlap, {Error.OF_MEAN.label}", "published", "independent", "parameters", "steps of training",
+        "CPU seconds a graph",
         "graphs without convergence",
     ]  # fmt: skip
     lines = [
         [
             name,
-            spread(row["overlap"]),
+            Mean.of(row["overlap"]).text(),
             f"{PUBLISHED[name]:g}" if name in PUBLISHED else "-",
             f"{INDEPENDENT[name]:.3f}" if name in INDEPENDENT else "-",
             f"{row['parameters']:,}" if "parameters" in row else "-",
@@ -48,9 +50,9 @@ def markdown(rows: dict[str, Row]) -> str:
             f"{row['cpu_seconds']:.3f}",
             f"{row['unconverged']} of {len(row['overlap'])}",
         ]
-        for name, row in sorted(rows.items(), key=lambda item: -mean_and_error(item[1]["overlap"])[0])
+        for name, row in sorted(rows.items(), key=lambda item: -Mean.of(item[1]["overlap"]).mean)
     ]
-    chance = mean_and_error([row["chance"] for row in rows.values()])[0]
+    chance = Mean.of([row["chance"] for row in rows.values()]).mean
     return table(header, lines) + f"\nUniform guessing has an overlap of {chance:.3f}.\n"
 
 
@@ -58,14 +60,14 @@ def draw(rows: dict[str, Row], file: BinaryIO) -> None:
     """Writes the figure as PNG: the table, and how the networks came there."""
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     overlaps, curves = figure.subplots(1, 2)
-    names = sorted(rows, key=lambda name: mean_and_error(rows[name]["overlap"])[0])
-    means, errors = zip(*(mean_and_error(rows[name]["overlap"]) for name in names), strict=True)
+    names = sorted(rows, key=lambda name: Mean.of(rows[name]["overlap"]).mean)
+    means, errors = zip(*(Mean.of(rows[name]["overlap"]).bar for name in names), strict=True)
     overlaps.errorbar(means, names, xerr=errors, ls="", marker="o", capsize=3, label="here")
     for figures, marker, label in ((PUBLISHED, "s", "published"), (INDEPENDENT, "D", "independent")):
         known = [name for name in names if name in figures]
         if known:
             overlaps.plot([figures[name] for name in known], known, marker, mfc="none", color="0.3", label=label)
-    chance = mean_and_error([row["chance"] for row in rows.values()])[0]
+    chance = Mean.of([row["chance"] for row in rows.values()]).mean
     overlaps.axvline(chance, color="0.6", ls="--", label="uniform guessing")
     overlaps.set_xlabel("overlap, mean and standard error")
     overlaps.set_xlim(left=0)

@@ -15,8 +15,6 @@ from typing import Any, BinaryIO
 
 import pytorch_lightning as pl
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
@@ -24,9 +22,11 @@ from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN
+from lightning_landscape.recipes import callback_entry, instantiate, read_recipe
 from lightning_landscape.storage.rows import Record
-from scripts.reproduce.community.methods import REPOSITORY, Row, Trained, mean_and_error, spread
+from scripts.reproduce.community.methods import REPOSITORY, Row, Trained
 from scripts.reproduce.shared.pages import table
+from scripts.reproduce.shared.statistics import Error, Mean
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def quietly() -> None:
 
 def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: int) -> Row:
     """Trains the recipe's network and its twin, and joins them by a path at the end of training."""
-    recipe: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / "sbm_landscape.yaml").read_text())
+    recipe: dict[str, Any] = read_recipe(REPOSITORY / "configs" / "sbm_landscape.yaml")
     pl.seed_everything(seed, verbose=False)
     k = setting.num_communities
     model = CommunityGNN(**recipe["model"]["init_args"] | {"num_classes": k})
@@ -131,14 +131,10 @@ def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: in
 
 def connectivity(recipe: dict[str, Any], search_steps: int, changes: dict[str, Any]) -> LevelSetConnectivity:
     """The recipe's callback, with a limit of its finder's steps and other arguments."""
-    entries = recipe["trainer"]["callbacks"]
-    entry = next(one for one in entries if one["class_path"].endswith(f".{LevelSetConnectivity.__name__}"))
+    entry = callback_entry(recipe, LevelSetConnectivity)
     entry["init_args"] |= changes
     entry["init_args"]["finder"]["init_args"]["max_steps"] = search_steps
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--callback", type=LevelSetConnectivity)
-    callback: LevelSetConnectivity = parser.instantiate_classes(parser.parse_object({"callback": entry})).callback
-    return callback
+    return instantiate(LevelSetConnectivity, entry)
 
 
 def forgotten(setting: Setting, row: Row, height: str) -> float:
@@ -166,19 +162,19 @@ def markdown(rows: dict[Setting, list[Row]]) -> str:
                 f"{setting.average_degree:g}",
                 f"{setting.snr:g}",
                 setting.side,
-                spread([row["overlap"] for row in found]),
-                f"{mean_and_error([row['chance'] for row in found])[0]:.3f}",
-                spread([max(row["loss_a"], row["loss_b"]) for row in found]),
+                Mean.of([row["overlap"] for row in found]).text(),
+                f"{Mean.of([row['chance'] for row in found]).mean:.3f}",
+                Mean.of([max(row["loss_a"], row["loss_b"]) for row in found]).text(),
                 f"{log(k):.3f}",
-                spread([forgotten(setting, row, "linear_height") for row in found], 2),
-                spread([forgotten(setting, row, "height") for row in found], 2),
+                Mean.of([forgotten(setting, row, "linear_height") for row in found]).text(2),
+                Mean.of([forgotten(setting, row, "height") for row in found]).text(2),
                 f"{sum(row['verdict'] == 'connected' for row in found)} of {len(found)}",
-                spread([row["normalized_length"] for row in found], 2),
-                spread([row["num_beads"] for row in found], 1),
-                spread([row["gradient_steps"] for row in found], 0),
+                Mean.of([row["normalized_length"] for row in found]).text(2),
+                Mean.of([row["num_beads"] for row in found]).text(1),
+                Mean.of([row["gradient_steps"] for row in found]).text(0),
             ]
         )
-    return table(header, lines)
+    return table(header, lines) + f"\nValues: {Error.OF_MEAN.label} over seeds.\n"
 
 
 def draw(rows: dict[Setting, list[Row]], file: BinaryIO) -> None:
@@ -194,11 +190,11 @@ def draw(rows: dict[Setting, list[Row]], file: BinaryIO) -> None:
             length: [[row["normalized_length"] for row in found] for found in mine.values()],
         }
         for axes, of_seeds in values.items():
-            means, errors = zip(*map(mean_and_error, of_seeds), strict=True)
+            means, errors = zip(*(Mean.of(values).bar for values in of_seeds), strict=True)
             axes.errorbar(snr, means, errors, color=color, marker="o", capsize=3, label=f"k = {k}")
         for setting, of_seeds in zip(mine, values[path], strict=True):
             share = f"{sum(row['verdict'] == 'connected' for row in mine[setting])}/{len(of_seeds)}"
-            where = (setting.snr, mean_and_error(of_seeds)[0])
+            where = (setting.snr, Mean.of(of_seeds).mean)
             path.annotate(share, where, (5, 5), textcoords="offset points", fontsize=8, color=color)
     line.set_ylabel("share of the learned that the straight line forgets")
     path.set_ylabel("share that the best path found forgets")

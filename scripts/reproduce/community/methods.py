@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -35,6 +34,8 @@ from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN, PyGCommunityModel
 from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
 from lightning_landscape.storage.rows import Record
+from scripts.reproduce.shared.kept import once
+from scripts.reproduce.shared.statistics import Mean
 
 REPOSITORY = Path(__file__).parents[3]
 Row = dict[str, Any]
@@ -89,15 +90,18 @@ class Network:
     def train(self, folder: Path) -> Path:
         """The best checkpoint of a training in ``folder``, which goes on where it was interrupted."""
         checkpoints = folder / "runs" / self.recipe / "checkpoints"
-        finished = folder / "finished"
-        if not finished.exists():
+        config = REPOSITORY / "configs" / f"{self.recipe}.yaml"
+        settings = {"recipe": config.read_text(), "changes": self.changes}
+
+        def fit() -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
-            config = REPOSITORY / "configs" / f"{self.recipe}.yaml"
             command = [sys.executable, "-m", "lightning_landscape", "fit", "--config", str(config), *self.changes]
             if (checkpoints / "last.ckpt").exists():
                 command += ["--ckpt_path", str((checkpoints / "last.ckpt").resolve())]
             subprocess.run(command, cwd=folder, check=True)
-            finished.touch()
+            return {}
+
+        once(folder / "finished.json", settings, fit)
         return checkpoints / "best.ckpt"
 
 
@@ -139,7 +143,7 @@ def _row(key: str, record: Record, measure: Callable[[], Row]) -> Row:
     if row is None:
         row = measure()
         record.put(key, row)
-        print(f"{key}: {spread(row['overlap'])}", flush=True)
+        print(f"{key}: {Mean.of(row['overlap']).text()}", flush=True)
     return row
 
 
@@ -187,13 +191,3 @@ def learning_curve(checkpoint: Path) -> dict[str, float]:
         with open(file, newline="") as table:
             curve |= {line["step"]: float(line["val/overlap"]) for line in csv.DictReader(table) if line["val/overlap"]}
     return dict(sorted(curve.items(), key=lambda item: int(item[0])))
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error; that of one value is shown as 0."""
-    return fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-
-
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:.{digits}f} -+ {error:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"

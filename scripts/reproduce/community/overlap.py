@@ -8,8 +8,9 @@ from typing import BinaryIO
 from matplotlib.figure import Figure
 
 from lightning_landscape.storage.rows import Record
-from scripts.reproduce.community.methods import NETWORKS, GraphSet, Row, Trained, mean_and_error, measured, spread
+from scripts.reproduce.community.methods import NETWORKS, GraphSet, Row, Trained, measured
 from scripts.reproduce.shared.pages import table
+from scripts.reproduce.shared.statistics import Error, Mean
 
 RATIOS = (0.5, 0.8, 1.0, 1.17, 1.33, 1.69, 2.08, 2.52, 3.0)
 
@@ -50,15 +51,16 @@ def markdown(rows: dict[float, dict[str, Row]]) -> str:
     """The table of ours, the comparison with independent figures, and what a graph costs."""
     names = list(next(iter(rows.values())))
     ratios = sorted(rows)
-    ours = [[name, *(spread(rows[ratio][name]["overlap"]) for ratio in ratios)] for name in names]
+    ours = [[name, *(Mean.of(rows[ratio][name]["overlap"]).text() for ratio in ratios)] for name in names]
     chance = ["uniform guessing", *(f"{next(iter(rows[ratio].values()))['chance']:.3f}" for ratio in ratios)]
     text = table(["method", *(f"SNR {ratio:g}" for ratio in ratios)], [*ours, chance])
+    text += f"\nOverlaps: {Error.OF_MEAN.label} over the graphs.\n"
     beside = [
         [name, f"{ratio:g}", f"{figure:.3f}", f"{mean:.3f}", f"{mean - figure:+.3f}"]
         for name, figures in INDEPENDENT.items()
         for ratio, figure in figures.items()
         if name in names and ratio in rows
-        for mean in [mean_and_error(rows[ratio][name]["overlap"])[0]]
+        for mean in [Mean.of(rows[ratio][name]["overlap"]).mean]
     ]
     text += "\n" + table(["method", "SNR", "independent", "here", "difference"], beside)
     networks = [name for name in names if name in NETWORKS["overlap"]]
@@ -67,7 +69,7 @@ def markdown(rows: dict[float, dict[str, Row]]) -> str:
         for name in networks
         for ratio in ratios
         if "BP, known parameters" in names
-        for mine, known in [[mean_and_error(rows[ratio][one]["overlap"])[0] for one in (name, "BP, known parameters")]]
+        for mine, known in [[Mean.of(rows[ratio][one]["overlap"]).mean for one in (name, "BP, known parameters")]]
     ]
     if against:
         text += "\n" + table(["network", "SNR", "overlap", "BP, known parameters", "difference"], against)
@@ -79,7 +81,7 @@ def markdown(rows: dict[float, dict[str, Row]]) -> str:
 
 
 def _costs(rows: list[Row]) -> list[str]:
-    seconds = mean_and_error([row["cpu_seconds"] for row in rows])[0]
+    seconds = Mean.of([row["cpu_seconds"] for row in rows]).mean
     return [
         f"{seconds:.3f}",
         f"{sum(row['unconverged'] for row in rows)} of {sum(len(row['overlap']) for row in rows)}",
@@ -93,7 +95,7 @@ def draw(rows: dict[float, dict[str, Row]], file: BinaryIO) -> None:
     ratios = sorted(rows)
     for name in next(iter(rows.values())):
         color, dashes = _STYLES[name]
-        means, errors = zip(*(mean_and_error(rows[ratio][name]["overlap"]) for ratio in ratios), strict=True)
+        means, errors = zip(*(Mean.of(rows[ratio][name]["overlap"]).bar for ratio in ratios), strict=True)
         axes.errorbar(ratios, means, errors, color=color, ls=dashes, marker=".", capsize=2, label=name)
         if name in INDEPENDENT:
             points = INDEPENDENT[name]

@@ -2,31 +2,32 @@
 
     python -m scripts.reproduce.community.snap --source FOLDER --report
 
-Every result is a file in ``--out``, and what is there is not done again, so that an interrupted run goes on.
+Seeds 0 to 2 on Amazon and 0 on DBLP; both data sets whole. Every result is a file in ``--out``, and what is there of
+the same settings is not done again, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from torch import Tensor
 
 from lightning_landscape.community import AffiliationGraphFit, CommunityGraph, LaplacianSpectral
 from lightning_landscape.datamodules import SNAPCommunityDataModule
 from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN
-from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.recipes import read_recipe
 from scripts.reproduce.shared import pages
+from scripts.reproduce.shared.kept import KeptError, once
+from scripts.reproduce.shared.statistics import Error, Mean
 
 REPOSITORY = Path(__file__).parents[3]
 REPORT = REPOSITORY / "docs" / "results" / "community_snap.md"
@@ -57,8 +58,7 @@ NETWORKS: dict[str, type[CommunityGNN | LineGraphGNN]] = {"CommunityGNN": Commun
 
 
 def recipe(dataset: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / f"snap_{dataset}.yaml").read_text())
-    return loaded
+    return read_recipe(REPOSITORY / "configs" / f"snap_{dataset}.yaml")
 
 
 def data_of(dataset: str, seed: int, options: argparse.Namespace) -> SNAPCommunityDataModule:
@@ -102,31 +102,43 @@ def evaluated(labelling: Labelling, graphs: list[CommunityGraph]) -> dict[str, f
 
 
 def measure(dataset: str, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a method on a data set and seed: those kept in ``--out`` of the same recipe, or made now.
+
+    Raises:
+        KeptError: if the file that is there was made with other settings, or is damaged.
+    """
     path: Path = options.out / f"{dataset}-{name.replace(' ', '-')}-{seed}.json"
-    if not path.is_file():
+    settings = {"dataset": dataset, "method": name, "seed": seed, "recipe": recipe(dataset)}
+
+    def made() -> dict[str, Any]:
         data = data_of(dataset, seed, options)
         started = time.process_time()
         labelling = BASELINES[name] if name in BASELINES else trained(name, dataset, data, seed)
         result = evaluated(labelling, data.splits["test"]) | {"counts": data.counts}
         result["cpu_seconds"] = time.process_time() - started
-        with replacing(path) as file:
-            file.write(json.dumps(result).encode())
         print(path.stem, {key: round(value, 3) for key, value in result.items() if key != "counts"}, flush=True)
-    found: dict[str, Any] = json.loads(path.read_text())
+        return result
+
+    found: dict[str, Any] = once(path, settings, made)
     return found
-
-
-def spread(values: list[float]) -> str:
-    return f"{mean(values):.3f} -+ {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
 
 
 def table(dataset: str, rows: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: a method a row."""
     column = ("amazon", "dblp").index(dataset)
-    header = ["method", "overlap", "accuracy", "CPU seconds", "published, lecture", "published, later version"]
+    header = [
+        "method",
+        f"overlap, {Error.DEVIATION.label}",
+        f"accuracy, {Error.DEVIATION.label}",
+        "CPU seconds",
+        "published, lecture",
+        "published, later version",
+    ]
     lines = []
     for name, results in rows.items():
-        figures = [spread([result[key] for result in results]) for key in ("overlap", "accuracy")]
+        figures = [
+            Mean.of([result[key] for result in results], Error.DEVIATION).text() for key in ("overlap", "accuracy")
+        ]
         seconds = mean(result["cpu_seconds"] for result in results)
         published = [_published(entry, column) for entry in PUBLISHED[name]]
         lines.append([name, *figures, f"{seconds:.0f}", *published])
@@ -163,7 +175,10 @@ def main() -> None:
     sections: list[str] = []
     for dataset in options.datasets:
         seeds = range(SPLITS[dataset])
-        rows = {name: [measure(dataset, name, seed, options) for seed in seeds] for name in options.methods}
+        try:
+            rows = {name: [measure(dataset, name, seed, options) for seed in seeds] for name in options.methods}
+        except KeptError as error:
+            parser.error(str(error))
         counts = [result["counts"] for result in rows[options.methods[0]]]
         sections += [f"### com-{dataset}", "", table(dataset, rows), *counted(counts), ""]
     text = "\n".join(sections)

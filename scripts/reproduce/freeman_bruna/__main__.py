@@ -3,6 +3,8 @@
 python -m scripts.reproduce.freeman_bruna quadratics --mode faithful --pairs 10 --out results
 python -m scripts.reproduce.freeman_bruna mnist --shard 2/4 --out part2
 python -m scripts.reproduce.freeman_bruna merge part1 part2 part3 part4 --out results
+
+Seed 0; as many pairs and thresholds as published take hours, --pairs and --thresholds choose fewer.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from pathlib import Path
 
 import torch
 
-from scripts.reproduce.freeman_bruna.pairs import MODES, Mode, Pair, PairFileError, run_pair
+from scripts.reproduce.freeman_bruna.pairs import MODES, Mode, Pair, run_pair
 from scripts.reproduce.freeman_bruna.published_points import published
 from scripts.reproduce.freeman_bruna.report import write_report
 from scripts.reproduce.freeman_bruna.summary import Row, read_rows
 from scripts.reproduce.freeman_bruna.task import Settings
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.kept import KeptError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.task == "merge":
             rows = read_rows(options.folders)
             if not rows:
-                raise PairFileError(f"no finished pairs in {', '.join(map(str, options.folders))}: run some first")
+                raise KeptError(f"no finished pairs in {', '.join(map(str, options.folders))}: run some first")
             for task in sorted({row["task"] for row in rows}):
                 _report(task, rows, options.out, command)
             return
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         if shards == 1:
             _report(options.task, read_rows([options.out]), options.out, command)
-    except PairFileError as error:
+    except KeptError as error:
         sys.exit(f"freeman_bruna: {error}")
 
 

@@ -21,9 +21,9 @@ from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.storage.tensor_files import read_safetensors
 from scripts.reproduce.freeman_bruna.pairs import Pair
 from scripts.reproduce.freeman_bruna.published_sampling import PublishedConnection, PublishedSampling
-from scripts.reproduce.freeman_bruna.summary import Mean
 from scripts.reproduce.freeman_bruna.task import Settings, Task
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.statistics import Error, Mean
 
 _STEPS = 5000  # for a bead of ours, which gives up after 1000 by default
 
@@ -62,7 +62,11 @@ def main() -> None:
             f"`python -m scripts.reproduce.freeman_bruna {task.name} --thresholds {options.threshold:g}` first"
         )
     print(f"{task.name} at {options.threshold:g}, {len(networks)} pairs\n")
-    print("| search | connected | length of those | length of all | beads of those | not connected because |")
+    label = Error.OF_MEAN.label
+    print(
+        f"| search | connected | length of those, {label} | length of all, {label} | beads of those, {label} "
+        "| not connected because |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for name, (finder, level) in variants(task, options.threshold).items():
         torch.manual_seed(0)
@@ -74,8 +78,7 @@ def _line(name: str, found: list[Connection]) -> str:
     reasons = Counter(str(one.reason or "grid") for one in found if not _counts(one))
 
     def mean(value: Callable[[Connection], float], of: list[Connection]) -> str:
-        average = Mean.of([value(one) for one in of])
-        return f"{average.mean:.3f} -+ {average.error:.3f}" if of else "-"
+        return Mean.of([value(one) for one in of]).text()
 
     lengths = (mean(lambda one: one.normalized_length, group) for group in (connected, found))
     beads = mean(lambda one: one.num_beads, connected)

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from scripts.reproduce.freeman_bruna.published_points import published
-from scripts.reproduce.freeman_bruna.summary import Mean, Summary
+from scripts.reproduce.freeman_bruna.summary import Summary
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.statistics import Mean
 
 _COLORS = {"faithful": "tab:blue", "strict": "tab:red"}
 _REASONS = {"accepted": "0.75", "bead": "tab:orange", "depth": "tab:purple", "budget": "tab:brown"}
@@ -51,12 +52,9 @@ def draw(task: str, summaries: Sequence[Summary], file: BinaryIO) -> None:
 
 
 def _curve(axes: Axes, summaries: Sequence[Summary], means: Sequence[Mean], color: str, mode: str) -> None:
-    # A pair that is alone has no standard error; its point is drawn all the same.
-    errors = [0.0 if mean.count < 2 else mean.error for mean in means]
+    heights, errors = zip(*(mean.bar for mean in means), strict=True)
     thresholds = [summary.threshold for summary in summaries]
-    axes.errorbar(
-        thresholds, [mean.mean for mean in means], errors, color=color, marker="o", capsize=3, ls="", label=mode
-    )
+    axes.errorbar(thresholds, heights, errors, color=color, marker="o", capsize=3, ls="", label=mode)
 
 
 def _fates(axes: Axes, summaries: Sequence[Summary]) -> None:

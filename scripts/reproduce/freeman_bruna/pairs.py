@@ -15,22 +15,18 @@ from torch import Tensor
 
 from lightning_landscape import Connection, LossSurface
 from lightning_landscape.finders import Budget, DynamicStringSampling, Ladder, PathFinder
-from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.tensor_files import SnapshotError, read_safetensors, write_safetensors
 from scripts.reproduce.freeman_bruna.descent import descend
 from scripts.reproduce.freeman_bruna.published_sampling import PublishedConnection, PublishedSampling
 from scripts.reproduce.freeman_bruna.task import Problem, Settings, Task
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.kept import KeptError, once
 
 Mode = Literal["faithful", "strict"]
 MODES: tuple[Mode, ...] = ("faithful", "strict")
 _PLACES = ("source", "cache")  # settings that change no number
 _STRICT = ("strict_work",)  # settings that change the numbers of strict mode alone
 _ATTEMPTS = 10  # fresh networks, where one does not come below the threshold
-
-
-class PairFileError(ValueError):
-    """A file of a finished pair that cannot be used, with what to do."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +55,11 @@ class Pair:
         return folder / mode / f"{self}.json"
 
 
-def finished(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[str, Any] | None:
-    """The row of a pair that was done before, ``None`` if it was not.
-
-    Raises:
-        PairFileError: if the file is damaged, or was made with other settings or another search.
-    """
-    file = pair.file(folder, mode)
-    if not file.exists():
-        return None
-    try:
-        row: dict[str, Any] = json.loads(file.read_text())
-        known = {**row["settings"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise PairFileError(f"{file} is damaged ({error!r}): delete it, and the pair is done anew") from error
+def identity(pair: Pair, mode: Mode, settings: Settings) -> dict[str, Any]:
+    """All that the row of a pair depends on."""
     idle = _PLACES if mode == "strict" else (*_PLACES, *_STRICT)
-    wanted = asdict(settings) | {key: known.get(key) for key in idle}
-    if known != wanted:
-        differing = [key for key in wanted if known.get(key) != wanted[key]]
-        raise PairFileError(f"{file} was made with other settings ({', '.join(differing)}): give another --out")
-    if row.get("search") != _search(pair, mode, settings)[0].describe():
-        raise PairFileError(f"{file} was made by another search: give another --out, or delete it for a new one")
-    return row
+    changing = {name: value for name, value in asdict(settings).items() if name not in idle}
+    return {**asdict(pair), "mode": mode, **changing, "search": _search(pair, mode, settings)[0].describe()}
 
 
 def run_pair(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -89,11 +68,14 @@ def run_pair(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[s
     Networks are trained once for both modes.
 
     Raises:
-        PairFileError: as :func:`finished`.
+        KeptError: if the file of the pair was made with other settings, or is damaged.
     """
-    row = finished(pair, mode, settings, folder)
-    if row is not None:
-        return row
+    file, wanted = pair.file(folder, mode), identity(pair, mode, settings)
+    row: dict[str, Any] = once(file, wanted, lambda: _made(pair, mode, settings, folder))
+    return row
+
+
+def _made(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     task = TASKS[pair.task]
     torch.manual_seed(pair.seed(settings))
@@ -109,8 +91,6 @@ def run_pair(pair: Pair, mode: Mode, settings: Settings, folder: Path) -> dict[s
         row |= _measured(finder.connect(surface, *networks, level=level, budget=budget), surface)
     row["seconds"] = time.perf_counter() - began
     row["versions"] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    with replacing(pair.file(folder, mode)) as file:
-        file.write(json.dumps(row, indent=1).encode())
     return row
 
 
@@ -125,8 +105,8 @@ def _networks(
             if header["settings"] == key:
                 return tensors["networks"], json.loads(header["training"])
         except (SnapshotError, KeyError) as error:
-            raise PairFileError(f"{file} is damaged ({error}): delete it, and the networks are trained anew") from error
-        raise PairFileError(f"{file} was trained with other settings: give another --out")
+            raise KeptError(f"{file} is damaged ({error}): delete it, and the networks are trained anew") from error
+        raise KeptError(f"{file} was made with other settings: give another --out, or delete it to train anew")
     surface, recipe = problem.metric, task.recipe(settings)
     target, max_steps = task.level(pair.threshold), settings.max_steps or recipe.max_steps
     networks: list[Tensor] = []

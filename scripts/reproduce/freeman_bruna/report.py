@@ -13,7 +13,7 @@ from pathlib import Path
 from lightning_landscape.storage.atomic import replacing
 from scripts.reproduce.freeman_bruna.figure import draw
 from scripts.reproduce.freeman_bruna.published_points import Point
-from scripts.reproduce.freeman_bruna.summary import Mean, Row, Summary, summarize
+from scripts.reproduce.freeman_bruna.summary import Row, Summary, summarize
 from scripts.reproduce.freeman_bruna.task import Settings
 from scripts.reproduce.freeman_bruna.tasks import TASKS
 from scripts.reproduce.shared.pages import table
@@ -56,11 +56,11 @@ def _markdown(task: str, summaries: Sequence[Summary], rows: Sequence[Row], comm
             summary.mode,
             f"{summary.threshold:g}",
             _point(summary.published_length, 4),
-            _mean(summary.length, 4),
-            _mean(summary.full_length, 4),
-            _mean(summary.every_length, 4),
+            summary.length.text(4),
+            summary.full_length.text(4),
+            summary.every_length.text(4),
             _point(summary.published_beads, 2),
-            _mean(summary.beads, 2),
+            summary.beads.text(2),
             f"{summary.accepted} of {summary.pairs}",
             f"{summary.connected} of {summary.pairs}",
             f"{summary.below} of {summary.pairs}",
@@ -90,13 +90,6 @@ def _size(settings: Settings) -> str:
     names = ("probe", "network", "max_steps", "strict_work")
     cut = [f"{name}={getattr(settings, name)}" for name in names if getattr(settings, name) != getattr(Settings, name)]
     return f"**not full**: {', '.join(cut)}" if cut else "full"
-
-
-def _mean(value: Mean, digits: int) -> str:
-    if math.isnan(value.mean):
-        return "-"
-    error = "" if math.isnan(value.error) else f" -+ {value.error:.{digits}f}"
-    return f"{value.mean:.{digits}f}{error}"
 
 
 def _point(point: Point | None, digits: int) -> str:

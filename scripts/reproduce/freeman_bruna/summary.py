@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
-import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.reproduce.freeman_bruna.pairs import MODES, PairFileError
+from scripts.reproduce.freeman_bruna.pairs import MODES
 from scripts.reproduce.freeman_bruna.published_points import Point, published
 from scripts.reproduce.freeman_bruna.tasks import TASKS
+from scripts.reproduce.shared.kept import KeptError, read
+from scripts.reproduce.shared.statistics import Mean
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its standard error, NaN where there are too few values."""
-
-    mean: float
-    error: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Mean:
-        """Of the values of some pairs.
-
-        Example:
-            >>> Mean.of([1.0, 3.0])
-            Mean(mean=2.0, error=1.0, count=2)
-        """
-        count = len(values)
-        mean = statistics.fmean(values) if count else math.nan
-        return cls(mean, statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan, count)
 
 
 @dataclass(frozen=True)
@@ -78,18 +56,18 @@ def read_rows(folders: Iterable[Path]) -> list[Row]:
     """The rows of all pairs in some folders, each pair once.
 
     Raises:
-        PairFileError: if a file is damaged, or a pair was done in two ways.
+        KeptError: if a file is damaged, or a pair was done in two ways.
     """
     rows: dict[tuple[Any, ...], Row] = {}
     for folder in folders:
         for file in sorted(path for mode in MODES for path in (folder / mode).glob("*.json")):
             try:
-                row = json.loads(file.read_text())
+                row = read(file)[1]
                 key = (row["task"], row["mode"], row["threshold"], row["index"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise PairFileError(f"{file} is damaged ({error!r}): delete it and do the pair anew") from error
+            except (KeyError, TypeError) as error:
+                raise KeptError(f"{file} is damaged ({error!r}): delete it and do the pair anew") from error
             if key in rows and _result(rows[key]) != _result(row):
-                raise PairFileError(f"{file} differs from the same pair in another folder: merge one of the two alone")
+                raise KeptError(f"{file} differs from the same pair in another folder: merge one of the two alone")
             rows[key] = row
     return [rows[key] for key in sorted(rows)]
 

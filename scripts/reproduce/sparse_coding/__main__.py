@@ -5,6 +5,7 @@ python -m scripts.reproduce.sparse_coding train --dataset adversarial --networks
 python -m scripts.reproduce.sparse_coding landscape
 python -m scripts.reproduce.sparse_coding report
 
+Seed 0 and the sizes of the recipes unless told otherwise.
 What is done is kept in --out and not done again, so that an interrupted run goes on.
 """
 
@@ -19,9 +20,10 @@ from pathlib import Path
 
 import torch
 
+from scripts.reproduce.shared.kept import KeptError
 from scripts.reproduce.shared.pages import PageError
 from scripts.reproduce.sparse_coding import landscape
-from scripts.reproduce.sparse_coding.reference import ResultError, reference_of
+from scripts.reproduce.sparse_coding.reference import reference_of
 from scripts.reproduce.sparse_coding.report import PARTS, write_report
 from scripts.reproduce.sparse_coding.training import DATASETS, NETWORKS, REPOSITORY, Training, data_of, recipe, train
 
@@ -33,20 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     try:
         options.run(options)
-    except (ResultError, PageError) as error:
+    except (KeptError, PageError) as error:
         sys.exit(f"sparse_coding: {error}")
 
 
 def _train(options: argparse.Namespace) -> None:
     depths: list[int] = options.depths
     if depths != sorted(set(depths)) or depths[0] < 1:
-        raise ResultError(f"--depths must increase from 1 or more, got {depths}")
+        raise KeptError(f"--depths must increase from 1 or more, got {depths}")
     for network in options.networks:
         epochs = options.epochs or [recipe(network, options.dataset)["trainer"]["max_epochs"]]
         if len(epochs) == 1:
             epochs = epochs * len(depths)
         if len(epochs) != len(depths):
-            raise ResultError(f"--epochs must be one number or {len(depths)}, one for each depth, got {epochs}")
+            raise KeptError(f"--epochs must be one number or {len(depths)}, one for each depth, got {epochs}")
         deepest = Training(network, options.dataset, tuple(depths), tuple(epochs), options.seed)
         data = data_of(deepest, options.out, options.source)
         reference = reference_of(data, options.iterations, options.out)

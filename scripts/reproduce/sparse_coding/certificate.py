@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from lightning_landscape.models import UnrolledSparseCoder
 from lightning_landscape.report.style import LEVEL, LINEAR, PATH
 from lightning_landscape.sparse_coding import (
-    LassoProblem,
     SparseCodingBatch,
     check_factorization,
     ista_iterates,
+    least_scale,
     random_design,
     step_bound,
 )
@@ -25,16 +24,6 @@ from scripts.reproduce.shared import pages
 
 Layer = dict[str, Any]
 _VALUES = ("bound", "ista_bound", "suboptimality", "improves")
-
-
-@torch.no_grad()
-def least_scale(problem: LassoProblem, A: Tensor, S: Tensor) -> float:
-    """The smallest c from 1 for which ``A^T (c S) A - D^T D`` has no negative eigenvalue.
-
-    For an orthogonal A that is the largest eigenvalue of ``S^(-1/2) A D^T D A^T S^(-1/2)``, or 1.
-    """
-    rotated = problem.dictionary.double() @ A.double().T / S.double().sqrt()
-    return max(1.0, float(torch.linalg.matrix_norm(rotated, 2)) ** 2)
 
 
 @torch.no_grad()

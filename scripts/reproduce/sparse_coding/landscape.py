@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
+from lightning_landscape.recipes import callback_entry, instantiate, read_recipe
 from lightning_landscape.report.style import LEVEL, LINEAR, PATH
-from lightning_landscape.storage.atomic import replacing
 from scripts.reproduce.shared import pages
-from scripts.reproduce.sparse_coding.reference import ResultError
+from scripts.reproduce.shared.kept import KeptError, once, read
 from scripts.reproduce.sparse_coding.training import REPOSITORY
 
 RECIPE = REPOSITORY / "configs" / "lista_landscape.yaml"
@@ -29,17 +27,10 @@ def checks(out: Path, seed: int, epochs: int | None = None) -> list[Check]:
     """The rows of the recipe's callback, kept in ``out`` or made now.
 
     Raises:
-        ResultError: if what ``out`` holds was made with other arguments, or is damaged.
+        KeptError: if what ``out`` holds was made with other arguments, or is damaged.
     """
-    file, wanted = _file(out), {"seed": seed, "epochs": epochs}
-    if not file.is_file():
-        rows = _run(out, seed, epochs)
-        with replacing(file) as stream:
-            stream.write(json.dumps({"settings": wanted, "checks": rows}).encode())
-    found = _read(file)
-    if found["settings"] != wanted:
-        raise ResultError(f"{file} is of {found['settings']}, not of {wanted}: take another --out, or delete it")
-    rows = found["checks"]
+    settings = {"seed": seed, "epochs": epochs, "recipe": read_recipe(RECIPE)}
+    rows: list[Check] = once(_file(out), settings, lambda: _run(out, seed, epochs))
     return rows
 
 
@@ -47,9 +38,12 @@ def kept_checks(out: Path) -> list[Check]:
     """The rows that ``out`` holds.
 
     Raises:
-        ResultError: if there are none, or the file is damaged.
+        KeptError: if there are none, or the file is damaged.
     """
-    rows: list[Check] = _read(_file(out))["checks"]
+    try:
+        rows: list[Check] = read(_file(out))[1]
+    except FileNotFoundError:
+        raise KeptError(f"{_file(out)} is missing: run `landscape` first") from None
     return rows
 
 
@@ -91,9 +85,10 @@ def figure(rows: Sequence[Check]) -> Figure:
 
 
 def _run(out: Path, seed: int, epochs: int | None) -> list[Check]:
-    settings = yaml.safe_load(RECIPE.read_text())
-    wanted = next(entry["init_args"] for entry in settings["trainer"]["callbacks"] if "LevelSet" in entry["class_path"])
-    callback = LevelSetConnectivity(**wanted | {"dirpath": out / "landscape"})
+    settings = read_recipe(RECIPE)
+    entry = callback_entry(settings, LevelSetConnectivity)
+    entry["init_args"]["dirpath"] = str(out / "landscape")
+    callback = instantiate(LevelSetConnectivity, entry)
     pl.seed_everything(seed, verbose=False)
     network = UnrolledSparseCoder(**settings["model"]["init_args"])
     data = SparseCodingDataModule(**settings["data"]["init_args"] | {"root": out, "seed": seed})
@@ -108,14 +103,3 @@ def _run(out: Path, seed: int, epochs: int | None) -> list[Check]:
 
 def _file(out: Path) -> Path:
     return out / "landscape.json"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(file.read_text())
-        found["settings"], found["checks"]
-    except FileNotFoundError:
-        raise ResultError(f"{file} is missing: run `landscape` first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{file} is damaged ({error!r}): delete it, and it is made anew") from error
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,13 +16,9 @@ from lightning_landscape.sparse_coding import (
     fista_iterates,
     ista_iterates,
 )
-from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.shared.kept import KeptError, once, read
 
 _SOLVERS = {"ista": ista_iterates, "fista": fista_iterates}
-
-
-class ResultError(ValueError):
-    """A kept result does not go with what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +67,18 @@ def reference_of(data: SparseCodingDataModule, num_iterations: int, out: Path) -
     """The reference of a data set, from ``out`` or computed and kept there.
 
     Raises:
-        ResultError: if what ``out`` holds is of another seed or number of iterations, or damaged.
+        KeptError: if what ``out`` holds is of another seed or number of iterations, or damaged.
     """
-    file = _file(data.dataset, out)
-    if file.is_file():
-        found = kept_reference(data.dataset, out)
-        if (found.seed, len(found.ista) - 1) != (data.seed, num_iterations):
-            raise ResultError(
-                f"{file} is of seed {found.seed} and {len(found.ista) - 1} iterations, not of {data.seed} and "
-                f"{num_iterations}: take another --out, or delete it"
-            )
-        return found
+    settings = {"dataset": data.dataset, "seed": data.seed, "iterations": num_iterations}
+    return Reference(**once(_file(data.dataset, out), settings, lambda: asdict(_computed(data, num_iterations))))
+
+
+def _computed(data: SparseCodingDataModule, num_iterations: int) -> Reference:
     batch = signals(data)
     assert batch.optimum is not None
     assert batch.solution is not None
     problem = data.problem.to(torch.float64)
-    found = Reference(
+    return Reference(
         seed=data.seed,
         optimum=float(batch.optimum.mean()),
         gap=float(problem.relative_gap(batch.x.double(), batch.solution).max()),
@@ -96,24 +87,18 @@ def reference_of(data: SparseCodingDataModule, num_iterations: int, out: Path) -
             for name, solver in _SOLVERS.items()
         },
     )
-    with replacing(file) as stream:
-        stream.write(json.dumps(asdict(found)).encode())
-    return found
 
 
 def kept_reference(dataset: str, out: Path) -> Reference:
     """The reference that ``out`` holds.
 
     Raises:
-        ResultError: if it is not there or damaged.
+        KeptError: if it is not there or damaged.
     """
-    file = _file(dataset, out)
     try:
-        return Reference(**json.loads(file.read_text()))
+        return Reference(**read(_file(dataset, out))[1])
     except FileNotFoundError:
-        raise ResultError(f"{file} is missing: run `train --dataset {dataset}` first") from None
-    except (ValueError, TypeError) as error:
-        raise ResultError(f"{file} is damaged ({error}): delete it, and it is made anew") from error
+        raise KeptError(f"{_file(dataset, out)} is missing: run `train --dataset {dataset}` first") from None
 
 
 def _file(dataset: str, out: Path) -> Path:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from lightning_landscape.report.style import STYLE, save_figure
 from scripts.reproduce.shared import pages
+from scripts.reproduce.shared.kept import KeptError
 from scripts.reproduce.sparse_coding import certificate, curves, landscape
-from scripts.reproduce.sparse_coding.reference import ResultError, kept_reference, signals
+from scripts.reproduce.sparse_coding.reference import kept_reference, signals
 from scripts.reproduce.sparse_coding.training import DATASETS, data_of, kept_rows, load, training_of
 
 PARTS = (*DATASETS, "certificate", "landscape")
@@ -27,7 +28,7 @@ def write_report(parts: Sequence[str], out: Path, results: Path, source: Path, c
     """Fill ``sparse_coding.md`` in ``results`` and draw its figures, from what ``out`` holds.
 
     Raises:
-        ResultError: if something is missing in ``out``.
+        KeptError: if something is missing in ``out``.
         PageError: if a mark is missing in the text.
     """
     written: dict[str, str] = {}
@@ -55,7 +56,7 @@ def _certificate(out: Path, source: Path, certified: int) -> tuple[str, Figure]:
     trainings = [training_of(row) for row in kept_rows("gaussian", out)]
     found = [training for training in trainings if (training.network, training.depth) == ("facnet", certified)]
     if not found:
-        raise ResultError(f"{out} holds no FacNet of {certified} layers: run `train --networks facnet` first")
+        raise KeptError(f"{out} holds no FacNet of {certified} layers: run `train --networks facnet` first")
     network, batch = load(found[0], out), signals(data_of(found[0], out, source))
     layers = certificate.layers_of(network, batch)
     failures = certificate.first_failures(network, batch)

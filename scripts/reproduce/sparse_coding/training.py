@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
-from lightning_landscape.storage.atomic import replacing
-from scripts.reproduce.sparse_coding.reference import Reference, ResultError, signals
+from lightning_landscape.recipes import read_recipe
+from scripts.reproduce.shared.kept import KeptError, once, read
+from scripts.reproduce.sparse_coding.reference import Reference, signals
 
 REPOSITORY = Path(__file__).parents[3]
 NETWORKS = ("lista", "l_fista", "facnet", "lista_cp", "alista", "tilista", "slista")
@@ -59,8 +58,7 @@ class Training:
 def recipe(network: str, dataset: str) -> dict[str, Any]:
     """The configuration that ``landscape fit`` takes."""
     name = network if dataset == "gaussian" else f"{network}_{dataset.replace('-', '_')}"
-    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "configs" / f"{name}.yaml").read_text())
-    return loaded
+    return read_recipe(REPOSITORY / "configs" / f"{name}.yaml")
 
 
 def identity(training: Training) -> Row:
@@ -82,21 +80,17 @@ def train(training: Training, data: SparseCodingDataModule, reference: Reference
     """The row of a training, made now unless ``out`` holds it. The one it continues from must be there.
 
     Raises:
-        ResultError: if what ``out`` holds was trained otherwise, or is damaged.
+        KeptError: if what ``out`` holds was trained otherwise, or is damaged.
     """
-    kept = out / f"{training.name}.json"
     wanted = identity(training)
-    if kept.is_file():
-        row = _read(kept)
-        if row["training"] != wanted:
-            raise ResultError(f"{kept} is of {row['training']}, not of {wanted}: take another --out, or delete it")
-        return row
-    started = time.process_time()
-    fit(training, data, out)
-    seconds = time.process_time() - started
-    row = {"training": wanted, "cpu_seconds": seconds, **figures(load(training, out), data, reference)}
-    with replacing(kept) as file:
-        file.write(json.dumps(row).encode())
+
+    def made() -> Row:
+        started = time.process_time()
+        fit(training, data, out)
+        seconds = time.process_time() - started
+        return {"training": wanted, "cpu_seconds": seconds, **figures(load(training, out), data, reference)}
+
+    row: Row = once(out / f"{training.name}.json", wanted, made)
     return row
 
 
@@ -146,11 +140,11 @@ def kept_rows(dataset: str, out: Path) -> list[Row]:
     """The rows of a data set that ``out`` holds.
 
     Raises:
-        ResultError: if there are none, or one is damaged.
+        KeptError: if there are none, or one is damaged.
     """
-    found = [_read(path) for network in NETWORKS for path in sorted(out.glob(f"{dataset}-{network}-*.json"))]
+    found = [read(path)[1] for network in NETWORKS for path in sorted(out.glob(f"{dataset}-{network}-*.json"))]
     if not found:
-        raise ResultError(f"{out} holds no training on {dataset!r}: run `train --dataset {dataset}` first")
+        raise KeptError(f"{out} holds no training on {dataset!r}: run `train --dataset {dataset}` first")
     return found
 
 
@@ -158,12 +152,3 @@ def training_of(row: Row) -> Training:
     """The training that a row is of."""
     kept = row["training"]
     return Training(kept["network"], kept["dataset"], tuple(kept["depths"]), tuple(kept["epochs"]), kept["seed"])
-
-
-def _read(path: Path) -> Row:
-    try:
-        row: Row = json.loads(path.read_text())
-        row["training"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{path} is damaged ({error!r}): delete it, and it is made anew") from error
-    return row
