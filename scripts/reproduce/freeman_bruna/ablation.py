@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -45,12 +45,12 @@ def variants(task: Task, threshold: float) -> dict[str, tuple[PathFinder, float]
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("quadratics", "cubics"))
     parser.add_argument("threshold", type=float)
     parser.add_argument("--out", type=Path, default=Path("reproduced"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     task = TASKS[options.task]
     surface = task.open(Settings()).metric
     pairs = (Pair(task.name, options.threshold, index) for index in count())
