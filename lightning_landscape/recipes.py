@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from lightning_landscape.storage.named_tensors import clean_name
 from lightning_landscape.surface import LossSurface
 
 T = TypeVar("T")
+C = TypeVar("C")
 State = Mapping[str, Tensor]
 
 
@@ -145,6 +148,58 @@ def _no_optimizer() -> None:
     """Stands for ``configure_optimizers``."""
 
 
+def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The sections of a recipe, as plain values.
+
+    Args:
+        path: a YAML file such as ``landscape fit --config`` takes.
+
+    Raises:
+        RecipeError: if the file cannot be read, or has no section ``model``; the message begins with the path.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    if not isinstance(recipe, dict) or "model" not in recipe:
+        raise RecipeError(f"{path} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+    return recipe
+
+
+def callback_entry(recipe: Mapping[str, Any], kind: type[Callback]) -> dict[str, Any]:
+    """A recipe's callback of one class: its ``class_path`` and a copy of its ``init_args``.
+
+    Args:
+        recipe: the sections that :func:`read_recipe` returns.
+        kind: the class.
+
+    Raises:
+        RecipeError: if the recipe has no such callback.
+    """
+    for entry in recipe.get("trainer", {}).get("callbacks") or []:
+        if entry["class_path"].rpartition(".")[2] == kind.__name__:
+            return copy.deepcopy(dict(entry))
+    raise RecipeError(f"the recipe has no {kind.__name__} among trainer.callbacks: add one")
+
+
+def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
+    """The object that an entry of a recipe describes, checked and built as ``landscape fit`` builds it.
+
+    Args:
+        kind: the class, or a base of it.
+        entry: its ``class_path`` and ``init_args``, whose values may be such entries too.
+
+    Example:
+        >>> entry = {"class_path": "lightning_landscape.finders.LinearPath", "init_args": {"margin": 0.1}}
+        >>> instantiate(PathFinder, entry).margin
+        0.1
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--object", type=kind)
+    built: C = parser.instantiate_classes(parser.parse_object({"object": dict(entry)})).object
+    return built
+
+
 def add_recipe(parser: ArgumentParser) -> None:
     """Adds the arguments that :func:`build_recipe` reads."""
     parser.add_argument("--config", type=str, required=True, help="recipe of the run, as for landscape fit (YAML)")
@@ -189,11 +244,9 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
     sections: dict[str, Any] = {}
     if config is not None and not {"-h", "--help"} & set(args):
         try:
-            recipe = yaml.safe_load(Path(config).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            parser.error(f"--config {config} cannot be read: {error}")
-        if not isinstance(recipe, dict) or "model" not in recipe:
-            parser.error(f"--config {config} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+            recipe = read_recipe(config)
+        except RecipeError as error:
+            parser.error(f"--config {error}")
         sections = {key: recipe[key] for key in ("model", "data") if recipe.get(key)}
     # First, so that what the user adds on the command line overrides them.
     given = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]

@@ -4,6 +4,7 @@ from lightning_landscape.sparse_coding.batch import SparseCodingBatch
 from lightning_landscape.sparse_coding.certificate import (
     check_factorization,
     facnet_step,
+    least_scale,
     random_design,
     step_bound,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "ista",
     "ista_iterates",
     "lasso_objective",
+    "least_scale",
     "momentum_weights",
     "random_design",
     "reference_optimum",

@@ -104,6 +104,30 @@ class RandomDesign:
 
 
 @torch.no_grad()
+def least_scale(problem: LassoProblem, A: Tensor, S: Tensor) -> float:
+    """The smallest c from 1 for which ``R = A^T diag(c S) A - D^T D`` has no negative eigenvalue.
+
+    For an orthogonal A it is ``max(1, ||D A^T S^(-1/2)||^2)``, the spectral norm: R is positive semidefinite exactly
+    if ``S^(-1/2) A D^T D A^T S^(-1/2) <= c I``. With it, the hypotheses of :func:`step_bound` hold for any positive S.
+
+    Args:
+        problem: the Lasso, whose dictionary D is (n, m).
+        A: orthogonal matrix (m, m).
+        S: positive scales (m,).
+
+    Source:
+        Moreau & Bruna (2017), where R > 0 is a hypothesis of the bound; the scale is derived here.
+
+    Example:
+        >>> problem = LassoProblem(2 * torch.eye(2), lam=0.1)
+        >>> least_scale(problem, torch.eye(2), torch.ones(2)), least_scale(problem, torch.eye(2), torch.full((2,), 8.0))
+        (4.0, 1.0)
+    """
+    rotated = problem.dictionary.double() @ A.double().T / S.double().sqrt()
+    return max(1.0, float(torch.linalg.matrix_norm(rotated, 2)) ** 2)
+
+
+@torch.no_grad()
 def check_factorization(problem: LassoProblem, A: Tensor, S: Tensor) -> Factorization:
     """Measure the hypotheses of :func:`step_bound`.
 

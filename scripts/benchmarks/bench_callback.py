@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-from conftest import MODELS, fit
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.models import ImageClassifier
+from scripts.benchmarks.conftest import MODELS, fit
 
 EPOCHS = 60
 EVERY = 20

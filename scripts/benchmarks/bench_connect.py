@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import pytorch_lightning as pl
-from conftest import fit
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lightning_landscape.finders import DynamicStringSampling, LinearPath, PathFinder
+from scripts.benchmarks.conftest import fit
 
 EPOCHS = 12
 FINDERS: dict[str, PathFinder] = {

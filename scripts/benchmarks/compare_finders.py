@@ -1,6 +1,6 @@
 """Every finder on every benchmark pair: the table and the figure of docs/results/finders.md, by one command.
 
-    python scripts/benchmarks/compare_finders.py --source ../shared/data --cache /tmp/landscape-pairs
+    python -m scripts.benchmarks.compare_finders --source ../shared/data --cache /tmp/landscape-pairs
 
 Trained pairs are kept in the cache, and so are finished rows: an interrupted comparison goes on where it ended. A row
 of another budget, or of a finder whose options were others, is measured again.
@@ -17,7 +17,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytorch_lightning
 import torch
-from pairs import PAIRS, Pair, Trained, trained
 from rich.console import Console
 
 from lightning_landscape.alignment import weight_matching
@@ -33,6 +32,7 @@ from lightning_landscape.finders import (
     SimplifiedString,
 )
 from lightning_landscape.storage.atomic import replacing
+from scripts.benchmarks.pairs import PAIRS, Pair, Trained, trained
 
 FINDERS: dict[str, PathFinder] = {
     "LinearPath": LinearPath(),

@@ -1,6 +1,6 @@
 """The figures of docs/theory.md, from the measurements of pairs.py and sweep.py.
 
-python scripts/theory/figures.py docs/results docs/images
+python -m scripts.theory.figures docs/results docs/images
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trained pairs of every kind of network that a theorem covers: the theorem's path beside those that finders find.
 
-python scripts/theory/pairs.py docs/results/theory_pairs.json
+python -m scripts.theory.pairs docs/results/theory_pairs.json
 """
 
 from __future__ import annotations

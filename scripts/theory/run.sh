@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 scripts/setup.sh
 python=.venv/bin/python
-"$python" scripts/theory/pairs.py docs/results/theory_pairs.json
-"$python" scripts/theory/sweep.py docs/results/theory_sweep.json
-"$python" scripts/theory/table.py docs/results
-"$python" scripts/theory/figures.py docs/results docs/images
+"$python" -m scripts.theory.pairs docs/results/theory_pairs.json
+"$python" -m scripts.theory.sweep docs/results/theory_sweep.json
+"$python" -m scripts.theory.table docs/results
+"$python" -m scripts.theory.figures docs/results docs/images

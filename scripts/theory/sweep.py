@@ -7,7 +7,7 @@ and on each the best second layer, so that the level lambda is as low as these f
 - the gap epsilon - e, where e is the least E over a dense first layer: how far above what no width can beat the level
   lies from which on all is connected.
 
-    python scripts/theory/sweep.py docs/results/theory_sweep.json
+    python -m scripts.theory.sweep docs/results/theory_sweep.json
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import time
 import warnings
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch import Tensor
 from lightning_landscape.datamodules import PlantedTeacherDataModule
 from lightning_landscape.models import TwoLayerReLU
 from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.theory.exponents import fitted_exponent
 from lightning_landscape.theory.two_layer_relu import construct
 
 L1 = 1e-3
@@ -79,11 +81,8 @@ def exponent(rows: list[dict[str, Any]], inputs: int, excess: str) -> float | No
     """The slope of log(mean excess) over log m, where the mean is above the floor; ``None`` below 3 such widths."""
     widths = sorted({row["width"] for row in rows})
     chosen = [row for row in rows if row["inputs"] == inputs]
-    means = [np.mean([row[excess] for row in chosen if row["width"] == width]) for width in widths]
-    points = [(np.log(width), np.log(mean)) for width, mean in zip(widths, means, strict=True) if mean > FLOOR]
-    if len(points) < 3:
-        return None
-    return float(np.polyfit(*np.transpose(points), 1)[0])
+    means = [fmean([row[excess] for row in chosen if row["width"] == width]) for width in widths]
+    return fitted_exponent(widths, means, FLOOR)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """docs/results/theory.md, from the measurements of pairs.py and sweep.py.
 
-python scripts/theory/table.py docs/results
+python -m scripts.theory.table docs/results
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_landscape.storage.atomic import replacing
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+from scripts.reproduce.shared.pages import table
 
 
 def pair_row(row: dict[str, Any]) -> list[str]:
@@ -91,7 +87,6 @@ Lengths are normalised by the distance of the ends. Dynamic String Sampling (DSS
 (1 + margin) max(E_a, E_b) and may take {settings["work"]} training steps.
 
 {table(head, [pair_row(row) for row in pairs["pairs"]])}
-
 Theorem's paths above what they promise, `max(E_a, E_b)` or, for the two-layer ReLU, `max(E_a, E_b, epsilon)`:
 {", ".join(broken) or "none"}.
 
@@ -102,7 +97,6 @@ searches below the level, which lies {settings["share"]} of the way from the min
 budget. In a cell: verdict and height.
 
 {table(["widths", "separating height", "level", *finders], control_rows(pairs))}
-
 Finders that found what is not there, or with a measured height below the separating one: {", ".join(passed) or "none"}.
 
 ## The excess of the two-layer ReLU construction against the width
@@ -114,7 +108,6 @@ the best second layer on the teacher's units and {options["dense"]} random ones.
 log(mean) over log m, fitted where the mean is above {sweep["floor"]:g}.
 
 {table(["n", "excess", *(f"m = {width}" for width in widths), "exponent", "bound -1/n"], means)}
-
 ![Excess over the width](../images/theory-sweep.png)
 """
 

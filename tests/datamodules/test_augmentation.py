@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_landscape.attach.probe import TrainingData
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.datamodules import CIFAR10DataModule
 from lightning_landscape.datamodules.parts.augmentation import AugmentingLoader, flip_and_crop
 from lightning_landscape.finders import DynamicStringSampling
@@ -152,7 +152,7 @@ def test_training_is_the_same_with_the_callback(
 ) -> None:
     model = {"architecture": "resnet20", "width": 0.25, "normalization": normalization}
     for name in ("profile_figure", "history_figure", "save_figure"):  # drawing takes longer than all the rest
-        monkeypatch.setattr(publishing, name, lambda *args: None)
+        monkeypatch.setattr(level_set, name, lambda *args: None)
     plain = Watch()
     expected = fit(tmp_path / "plain", plain, **model)
     expected_state = torch.get_rng_state()

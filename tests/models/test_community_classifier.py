@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch_geometric.data import Batch
 
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.community import community_graph, permutation_loss
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.finders import DynamicStringSampling
@@ -46,7 +46,7 @@ def test_training_on_batches_of_graphs_is_the_same_under_level_set_connectivity(
     name: str, pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for figure in ("profile_figure", "history_figure", "save_figure"):
-        monkeypatch.setattr(publishing, figure, lambda *arguments: None)
+        monkeypatch.setattr(level_set, figure, lambda *arguments: None)
     finder = DynamicStringSampling(max_depth=1, max_bead_steps=2, shorten=1, samples=3)
     callback = LevelSetConnectivity(
         pairs, finder=finder, num_batches=2, margin=0.0, overhead=None, dirpath=tmp_path / "checks", on_error="raise"

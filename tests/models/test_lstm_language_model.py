@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.datamodules import PennTreebankDataModule
 from lightning_landscape.datamodules.penn_treebank import FILES
 from lightning_landscape.finders import DynamicStringSampling
@@ -361,7 +361,7 @@ def checks(folder: Path, pairs: str, **options: Any) -> LevelSetConnectivity:
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("profile_figure", "history_figure", "save_figure"):
-        monkeypatch.setattr(publishing, name, lambda *args: None)
+        monkeypatch.setattr(level_set, name, lambda *args: None)
 
 
 @pytest.mark.parametrize("pairs", ["lagged", "twin"])

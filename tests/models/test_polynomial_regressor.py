@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_landscape import LossSurface
 from lightning_landscape.attach.copies import reset_parameters
-from lightning_landscape.callbacks import LevelSetConnectivity, publishing
+from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.datamodules import PolynomialDataModule
 from lightning_landscape.finders import DynamicStringSampling
 from lightning_landscape.models import PolynomialRegressor
@@ -122,7 +122,7 @@ def test_training_is_the_same_with_the_callback(
     tmp_path: Path, name: str, pairs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for figure in ("profile_figure", "history_figure", "save_figure"):  # drawing takes longer than all the rest
-        monkeypatch.setattr(publishing, figure, lambda *args: None)
+        monkeypatch.setattr(level_set, figure, lambda *args: None)
     plain = fit(name, tmp_path / "plain")
     state = torch.get_rng_state()
     callback = LevelSetConnectivity(

@@ -12,21 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from reproduction import SCRIPTS
 
 from lightning_landscape.cli import main as landscape
 from lightning_landscape.community import CommunityGraph
 from lightning_landscape.metrics.overlap import chance_overlap
 from lightning_landscape.models import CommunityGNN
 from lightning_landscape.storage.rows import KeyedRows
-
-import community  # isort: skip
-import community_disassortative  # isort: skip
-import community_landscape  # isort: skip
-import community_methods  # isort: skip
-import community_overlap  # isort: skip
-from pages import PageError  # isort: skip
-from community_methods import NETWORKS, GraphSet, Network, measured, scores  # isort: skip
+from scripts.reproduce.community import __main__ as community
+from scripts.reproduce.community import disassortative as community_disassortative
+from scripts.reproduce.community import landscape as community_landscape
+from scripts.reproduce.community import methods as community_methods
+from scripts.reproduce.community import overlap as community_overlap
+from scripts.reproduce.community.methods import NETWORKS, GraphSet, Network, measured, scores
+from scripts.reproduce.shared.pages import PageError
 
 SMALL = GraphSet(40, 2, 6.0, 3.0, True, 3)
 PNG = b"\x89PNG"
@@ -43,7 +41,6 @@ def checkpoint(path: Path, steps: int, seed: int) -> Path:
 
 
 def test_graphs_repeat_and_follow_their_law() -> None:
-    assert community_methods.__file__ == str(SCRIPTS / "community_methods.py")
     graphs = GraphSet(1000, 2, 3.0, 4 / 3, True, 2)
     torch.testing.assert_close(graphs.connectivity, torch.tensor([[5e-3, 1e-3], [1e-3, 5e-3]], dtype=torch.float64))
     first, second = graphs.draw()
@@ -250,7 +247,7 @@ def test_what_a_path_forgets() -> None:
 def test_table_and_figure_of_the_landscape(tmp_path: Path) -> None:
     rows = {one: [path_row(0.6, "connected"), path_row(0.65, "not_found")] for one in community_landscape.SETTINGS}
     lines = community_landscape.markdown(rows).splitlines()
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 5 + 2
     line, path = 0.3 / (math.log(2) - 0.6), 0.025 / (math.log(2) - 0.6)
     assert lines[2] == (
         f"| 2 | 3 | 0.5 | impossible | 0.400 -+ 0.000 | 0.100 | 0.600 -+ 0.000 | 0.693 | {line:.2f} -+ 0.00 | "

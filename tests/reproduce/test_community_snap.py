@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from reproduction import SCRIPTS
 
 from lightning_landscape.community import community_graph
-
-import community_snap  # isort: skip
+from scripts.reproduce.community import snap as community_snap
+from scripts.reproduce.shared.kept import KeptError, keep
 
 
 def test_figures_of_a_labelling() -> None:
-    assert community_snap.__file__ == str(SCRIPTS / "community_snap.py")
     small = community_graph(torch.tensor([[0], [1]]), 4, torch.tensor([0, 0, 1, 1]))
     large = community_graph(torch.tensor([[0], [1]]), 10, torch.tensor([1] * 8 + [0] * 2))
     one = community_snap.evaluated(community_snap.one_label, [small, large])
@@ -40,8 +38,16 @@ def test_the_table_shows_ours_beside_the_published_figures() -> None:
 @pytest.mark.parametrize("dataset", ["amazon", "dblp"])
 def test_results_that_are_there_are_not_made_again(dataset: str, tmp_path: Path) -> None:
     kept = {"overlap": 0.25, "accuracy": 0.5, "chance": 0.1, "cpu_seconds": 1.0, "counts": {}}
-    (tmp_path / f"{dataset}-one-label-0.json").write_text(json.dumps(kept))
+    path = tmp_path / f"{dataset}-one-label-0.json"
     options = argparse.Namespace(out=tmp_path, source=tmp_path / "nowhere")
+    path.write_text(json.dumps(kept))  # a file of the right name alone
+    with pytest.raises(KeptError, match=r"one-label-0.json is damaged"):
+        community_snap.measure(dataset, "one label", 0, options)
+    settings = {"dataset": dataset, "method": "one label", "seed": 0, "recipe": community_snap.recipe(dataset)}
+    keep(path, settings | {"recipe": {}}, kept)
+    with pytest.raises(KeptError, match=r"made with other settings \(recipe: "):
+        community_snap.measure(dataset, "one label", 0, options)
+    keep(path, settings, kept)
     assert community_snap.measure(dataset, "one label", 0, options) == kept
     with pytest.raises(FileNotFoundError, match=f"com-{dataset}"):
         community_snap.measure(dataset, "one label", 1, options)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import reproduction  # noqa: F401
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from lightning_landscape import LossSurface
-
-from descent import descend  # isort: skip
-from task import Recipe  # isort: skip
+from scripts.reproduce.freeman_bruna.descent import descend
+from scripts.reproduce.freeman_bruna.task import Recipe
 
 RECIPE = Recipe(1.1, 0.95, "midpoint", 10, lambda points: Adam(points, lr=0.1), 5, 5, 1000)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import reproduction  # noqa: F401
 import torch
 
 from lightning_landscape import LossSurface
 from lightning_landscape.datamodules import PolynomialDataModule
 from lightning_landscape.models import PolynomialRegressor
 from lightning_landscape.surface.work import Work
-
-from perceptron_surface import PerceptronSurface  # isort: skip
-from polynomials import CUBICS, QUADRATICS  # isort: skip
-from task import Settings, Task  # isort: skip
+from scripts.reproduce.freeman_bruna.perceptron_surface import PerceptronSurface
+from scripts.reproduce.freeman_bruna.polynomials import CUBICS, QUADRATICS
+from scripts.reproduce.freeman_bruna.task import Settings, Task
 
 
 @pytest.mark.parametrize("bias", [False, True])

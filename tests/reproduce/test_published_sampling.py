@@ -6,16 +6,14 @@ import dataclasses
 import math
 
 import pytest
-import reproduction  # noqa: F401
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from lightning_landscape import LossSurface, Verdict
 from lightning_landscape.connection import Connection, Reason
-
-from published_sampling import PublishedSampling  # isort: skip
-from task import Recipe  # isort: skip
+from scripts.reproduce.freeman_bruna.published_sampling import PublishedSampling
+from scripts.reproduce.freeman_bruna.task import Recipe
 
 RECIPE = Recipe(1.1, 0.95, "midpoint", 20, lambda points: Adam(points, lr=0.02), 5, 5, 1000)
 LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.01])
@@ -89,7 +87,7 @@ def test_later_beads_start_where_the_recipe_says(split: str, place: float, monke
     def peak(point: Tensor) -> Tensor:
         return torch.exp(-((point[0] - 0.25) ** 2) / 0.01)  # at t = 0.25 of the second half
 
-    monkeypatch.setattr("published_sampling.descend", stay)
+    monkeypatch.setattr("scripts.reproduce.freeman_bruna.published_sampling.descend", stay)
     recipe = dataclasses.replace(RECIPE, split=split)
     finder = PublishedSampling(recipe, target=0.5, max_steps=10, max_depth=2)
     found = finder.connect(surface_of(peak), LEFT, torch.tensor([1.0, 0.0]), level=0.5)

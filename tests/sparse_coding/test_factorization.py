@@ -12,6 +12,7 @@ from lightning_landscape.sparse_coding import (
     facnet_step,
     ista,
     ista_iterates,
+    least_scale,
     random_design,
     reference_optimum,
     step_bound,
@@ -41,6 +42,15 @@ def valid_scales(problem: LassoProblem, A: Tensor) -> Tensor:
     rotated = A @ problem.dictionary.T @ problem.dictionary @ A.T
     base = torch.rand(M, dtype=torch.float64) * problem.lipschitz
     return base + torch.linalg.eigvalsh(rotated - base.diag())[-1].clamp_min(0) + 1e-9
+
+
+def test_the_scale_is_the_least_that_makes_a_factorisation_valid(problem: LassoProblem) -> None:
+    A, S = unitary(0.3), 0.1 + torch.rand(M, dtype=torch.float64)
+    scale = least_scale(problem, A, S)
+    assert scale > 1
+    assert check_factorization(problem, A, S * scale).valid
+    assert not check_factorization(problem, A, S * scale * 0.999).valid
+    assert least_scale(problem, A, S * 1000) == 1
 
 
 def test_the_step_minimises_the_surrogate(problem: LassoProblem, x: Tensor) -> None:

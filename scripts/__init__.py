@@ -1,0 +1,1 @@
+"""Reproductions, benchmarks and measured theorems; run from the root of the repository."""

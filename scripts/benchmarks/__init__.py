@@ -1,0 +1,1 @@
+"""What the package costs, and its finders set side by side."""

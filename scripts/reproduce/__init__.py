@@ -1,0 +1,1 @@
+"""Published experiments, measured anew: ``python -m scripts.reproduce.<experiment>``."""

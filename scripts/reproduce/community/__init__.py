@@ -1,0 +1,1 @@
+"""Community detection: ``python -m scripts.reproduce.community``."""

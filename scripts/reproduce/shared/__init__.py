@@ -1,0 +1,1 @@
+"""What every reproduction needs: kept results, pages and statistics."""

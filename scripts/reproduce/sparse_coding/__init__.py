@@ -1,0 +1,1 @@
+"""Unrolled sparse coding: ``python -m scripts.reproduce.sparse_coding``."""

@@ -1,0 +1,1 @@
+"""The theorems, measured: each module runs as ``python -m scripts.theory.<name>``."""
