@@ -59,7 +59,7 @@ class LevelSetConnectivity(Callback):
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
-            loss is a single point. It replaces the finder's own margin.
+            loss is a single point.
         overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
             The straight line, its own measurement and the twin's training come on top. So does one snapshot
             of the weights a check, two with a twin; they are kept.
@@ -144,7 +144,7 @@ class LevelSetConnectivity(Callback):
         self.pairs = pairs
         self.every_n_epochs = every_n_epochs
         self.finder = copy.copy(finder) if finder is not None else DynamicStringSampling()
-        self.finder.margin = self.margin = margin
+        self.margin = margin
         self.level = level
         self.overhead = overhead
         self.num_batches = num_batches
@@ -377,6 +377,7 @@ class LevelSetConnectivity(Callback):
                 surface.point(partner),
                 surface.point(),
                 level=self.level,
+                margin=self.margin,
                 budget=Budget(work, self.max_seconds),
                 progress=progress,
             )

@@ -29,6 +29,7 @@ from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.progress import check_progress
 from lightning_landscape.components import merge_tree as components
 from lightning_landscape.components.heights import PairChoice, search_heights
+from lightning_landscape.connection import level_above
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
 from lightning_landscape.report.loggers import report
 from lightning_landscape.report.style import save_figure
@@ -67,7 +68,7 @@ class MergeTree(Callback):
         pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
-        margin: see ``level``; it replaces the finder's own margin too.
+        margin: see ``level``.
         overhead: each search may spend this share of the training steps between two snapshots; ``None``: no
             limit. Straight lines come on top.
         num_batches: training batches that define E, drawn once without replacement.
@@ -143,7 +144,7 @@ class MergeTree(Callback):
         self.max_points = max_points
         self.pairs: PairChoice = pairs
         self.finder = copy.copy(finder) if finder is not None else DynamicStringSampling()
-        self.finder.margin = self.margin = margin
+        self.margin = margin
         self.level = level
         self.overhead = overhead
         self.num_batches = num_batches
@@ -344,6 +345,7 @@ class MergeTree(Callback):
                 points,
                 self.finder,
                 pairs=self.pairs,
+                margin=self.margin,
                 budget=Budget(work),
                 progress=progress,
                 record=Record(self.folder / "pairs.jsonl"),
@@ -387,8 +389,7 @@ class MergeTree(Callback):
         finite = tree.losses[np.isfinite(tree.losses)]
         if self.level is not None or not finite.size:
             return math.nan if self.level is None else self.level
-        largest = float(finite.max())
-        return largest + self.margin * abs(largest)
+        return level_above(finite.tolist(), self.margin)
 
     def _points(self, trainer: pl.Trainer, surface: LossSurface) -> dict[str, Tensor]:
         assert self._store is not None

@@ -66,6 +66,7 @@ def search_heights(
     *,
     pairs: PairChoice = "tree",
     level: float | None = None,
+    margin: float = 0.0,
     budget: Budget | None = None,
     progress: Progress | None = None,
     record: Record | None = None,
@@ -90,7 +91,8 @@ def search_heights(
         points: the k >= 1 points by name, each of shape (P,).
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         pairs: see above.
-        level: for every search; ``None`` takes it from the two ends and the finder's margin.
+        level: for every search; ``None`` takes it from the two ends and ``margin``.
+        margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
         budget: of each search.
         progress: called with a description and the fraction done.
         record: of finished searches: one that is there is not done again, if the two points, their losses and the
@@ -116,7 +118,7 @@ def search_heights(
         raise ValueError("points is empty: a merge tree needs at least one point")
     if pairs not in get_args(PairChoice):
         raise ValueError(f"pairs must be one of {', '.join(get_args(PairChoice))}, got {pairs!r}")
-    searches = _Searches(surface, points, finder or DynamicStringSampling(), level, budget, record, isolate)
+    searches = _Searches(surface, points, finder or DynamicStringSampling(), level, margin, budget, record, isolate)
     steps = _Steps(progress)
     # The first of them chooses for all by the clock how stacks are evaluated.
     surface.adopt(share(searches.choice, [0])[0])
@@ -166,6 +168,7 @@ class _Searches:
         points: Mapping[str, Tensor],
         finder: PathFinder,
         level: float | None,
+        margin: float,
         budget: Budget | None,
         record: Record | None,
         isolate: Callable[[int], AbstractContextManager[None]],
@@ -175,12 +178,13 @@ class _Searches:
         self._thetas = list(points.values())
         self._finder = finder
         self._level = level
+        self._margin = margin
         self._budget = budget
         self._record = record
         self._isolate = isolate
         self._hashes = [content_hash({"theta": theta}) for theta in self._thetas]
         limits = None if budget is None else [budget.work, budget.max_seconds]
-        self._settings = json.dumps([finder.describe(), level, limits], sort_keys=True)
+        self._settings = json.dumps([finder.describe(), level, margin, limits], sort_keys=True)
         self.losses = np.empty(0)
 
     def choice(self, _: int) -> dict[str, bool]:
@@ -205,7 +209,12 @@ class _Searches:
         if row is None or not self._agrees(row, pair):
             with self._isolate(int(key[:8], 16)):
                 connection: Connection = self._finder.connect(
-                    self._surface, self._thetas[first], self._thetas[second], level=self._level, budget=self._budget
+                    self._surface,
+                    self._thetas[first],
+                    self._thetas[second],
+                    level=self._level,
+                    margin=self._margin,
+                    budget=self._budget,
                 )
             row = connection.to_dict()
             if self._record is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_landscape.connection import Connection, Reason, Verdict
+from lightning_landscape.connection import Connection, Reason, Verdict, level_above
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.finders.shorten import shorten
@@ -29,7 +29,6 @@ class PathFinder(ABC):
     are the same for all. A search is anytime: it returns the lowest path it has, whatever ended it.
 
     Args:
-        margin: without an explicit level, u = max(E_a, E_b) + margin |max(E_a, E_b)|.
         samples: points per straight-line distance of the endpoints on the grid that a search uses. The
             result is measured at spacing three times finer, and finer still around its largest points.
         shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
@@ -38,14 +37,11 @@ class PathFinder(ABC):
         ValueError: for arguments out of range.
     """
 
-    def __init__(self, *, margin: float = 0.0, samples: int = 9, shorten: int = 0) -> None:
-        if not margin >= 0 or math.isinf(margin):
-            raise ValueError(f"margin must be a number of at least 0, got {margin}")
+    def __init__(self, *, samples: int = 9, shorten: int = 0) -> None:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
         if shorten < 0:
             raise ValueError(f"shorten must be at least 0, got {shorten}")
-        self.margin = margin
         self.samples = samples
         self.shorten = shorten
 
@@ -67,7 +63,7 @@ class PathFinder(ABC):
         Example:
             >>> from lightning_landscape.finders import LinearPath
             >>> LinearPath(samples=5).describe()
-            ['LinearPath', {'margin': 0.0, 'samples': 5, 'shorten': 0}]
+            ['LinearPath', {'samples': 5, 'shorten': 0}]
         """
         return [type(self).__name__, _plain_options(vars(self))]
 
@@ -77,6 +73,7 @@ class PathFinder(ABC):
         theta_a: Tensor,
         theta_b: Tensor,
         level: float | None = None,
+        margin: float = 0.0,
         budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> Connection:
@@ -87,6 +84,7 @@ class PathFinder(ABC):
             theta_a: first endpoint, shape (P,).
             theta_b: second endpoint, shape (P,).
             level: the level u; ``None`` derives it from the endpoints and ``margin``.
+            margin: without a level, u = max(E_a, E_b) + margin |max(E_a, E_b)|; unused where a level is given.
             budget: limits of the search; ``None`` is without limit.
             progress: called with a description and a fraction while the search runs.
 
@@ -96,7 +94,8 @@ class PathFinder(ABC):
             ``endpoint``, a loss that is not finite at an endpoint for ``diverged``.
 
         Raises:
-            ValueError: if the endpoints do not both have shape (P,), or ``level`` is NaN.
+            ValueError: if the endpoints do not both have shape (P,), ``level`` is NaN, or ``margin`` negative
+                or not finite.
         """
         for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
             if theta.shape != (surface.dimension,):
@@ -113,8 +112,7 @@ class PathFinder(ABC):
         straight.sample(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
-            largest = max(loss_a, loss_b)
-            level = largest + self.margin * abs(largest)
+            level = level_above([loss_a, loss_b], margin)
         candidates, reason = [straight], Reason.DEPTH
         if not (math.isfinite(loss_a) and math.isfinite(loss_b)):
             reason = Reason.DIVERGED
