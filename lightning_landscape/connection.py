@@ -12,6 +12,30 @@ from lightning_landscape.path import Path, Profile
 from lightning_landscape.storage.plain import plain_json
 
 
+def level_above(losses: Sequence[float], margin: float) -> float:
+    """The level that lies a margin above the largest of some losses: ``u = L + margin |L|``, L = max_i losses_i.
+
+    The absolute value makes a margin raise a negative loss too.
+
+    Args:
+        losses: at least one loss, as a rule those of the endpoints. With a NaN among them the level is NaN.
+        margin: how far above the largest loss the level lies, as a share of it; 0 is strict.
+
+    Raises:
+        ValueError: for a margin that is negative or not finite, and for no losses.
+
+    Example:
+        >>> level_above([2.0, 1.0], 0.5), level_above([-2.0, -3.0], 0.5)
+        (3.0, -1.0)
+    """
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be a finite number of at least 0, got {margin}: give 0 for a strict level")
+    if not losses:
+        raise ValueError("losses is empty: a level needs at least one loss to lie above")
+    largest = math.nan if any(math.isnan(loss) for loss in losses) else max(losses)
+    return largest + margin * abs(largest)
+
+
 class Verdict(StrEnum):
     """Outcome of a search for a path below a level.
 
@@ -153,23 +177,3 @@ class Connection:
         known["verdict"] = Verdict(row["verdict"])
         known["reason"] = Reason(row["reason"]) if row["reason"] else None
         return cls(path=None, **known)
-
-
-def level_above(losses: Sequence[float], margin: float) -> float:
-    """The level ``u = L + margin |L|`` above the largest loss L.
-
-    Args:
-        losses: at least one loss.
-        margin: how far above L the level lies, as a share of it; 0 asks for a strict level.
-
-    Raises:
-        ValueError: if ``margin`` is no finite number of at least 0.
-
-    Example:
-        >>> level_above([0.25, 2.0], margin=0.5), level_above([-2.0], margin=0.5)
-        (3.0, -1.0)
-    """
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"margin must be a finite number of at least 0, got {margin!r}")
-    largest = max(losses)
-    return largest + margin * abs(largest)

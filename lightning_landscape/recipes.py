@@ -226,7 +226,7 @@ def add_finder(parser: ArgumentParser) -> None:
 
 
 def build_finder(parser: ArgumentParser, namespace: Namespace) -> PathFinder:
-    """The finder that was parsed."""
+    """The finder that was parsed, once its margin is known to be one."""
     if not 0 <= namespace.margin < math.inf:
         raise RecipeError(f"margin must be a finite number of at least 0, got {namespace.margin}")
     finder: PathFinder = parser.instantiate_classes(namespace).finder

@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.components.heights import PairwiseHeights, search_heights
 from lightning_landscape.components.sharding import Sharded, Share, in_turn
+from lightning_landscape.connection import level_above
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
 from lightning_landscape.report.plain_help import PlainArgumentParser
@@ -94,9 +95,8 @@ def components(args: Sequence[str], prog: str) -> int:
     tree = found.tree()
     level = namespace.level
     if level is None:
-        finite = tree.losses[[math.isfinite(loss) for loss in tree.losses]]
-        largest = float(finite.max()) if finite.size else math.nan
-        level = largest + namespace.margin * abs(largest)
+        finite = [float(loss) for loss in tree.losses if math.isfinite(loss)]
+        level = level_above(finite, namespace.margin) if finite else math.nan
     count = tree.num_components(level) if math.isfinite(level) else 0
     if rank == 0:
         report = {"level": plain_json(level), "num_components": count, **tree.to_dict(), "searches": found.rows}

@@ -77,8 +77,15 @@ def connect(args: Sequence[str], prog: str) -> int:
         if namespace.align:
             theta_b = permuted_copy(surface, theta_a, theta_b)
         with search_progress("connect", console) as progress:
-            budget = Budget(namespace.budget)
-            found = finder.connect(surface, theta_a, theta_b, namespace.level, namespace.margin, budget, progress)
+            found = finder.connect(
+                surface,
+                theta_a,
+                theta_b,
+                level=namespace.level,
+                margin=namespace.margin,
+                budget=Budget(namespace.budget),
+                progress=progress,
+            )
         if namespace.align:
             found = replace(found, aligned=True)
         # Before the slice, which may fail where the search did not.

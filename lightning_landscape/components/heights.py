@@ -92,7 +92,7 @@ def search_heights(
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         pairs: see above.
         level: for every search; ``None`` takes it from the two ends and ``margin``.
-        margin: how far above the larger loss of the two ends that level lies, as a share of it.
+        margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
         budget: of each search.
         progress: called with a description and the fraction done.
         record: of finished searches: one that is there is not done again, if the two points, their losses and the
@@ -209,7 +209,12 @@ class _Searches:
         if row is None or not self._agrees(row, pair):
             with self._isolate(int(key[:8], 16)):
                 connection: Connection = self._finder.connect(
-                    self._surface, self._thetas[first], self._thetas[second], self._level, self._margin, self._budget
+                    self._surface,
+                    self._thetas[first],
+                    self._thetas[second],
+                    level=self._level,
+                    margin=self._margin,
+                    budget=self._budget,
                 )
             row = connection.to_dict()
             if self._record is not None:

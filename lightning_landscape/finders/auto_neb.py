@@ -40,8 +40,7 @@ class AutoNEB(PathFinder):
             band's height above its lower end, at least 0. A band that deviates nowhere by so much gets none.
         optimizer: makes the optimiser of the pivots, a tensor (n, P), any of torch's; ``None``: Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
-        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        samples: likewise.
+        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
         shorten: likewise.
         seed: of the pivots' first displacement, off symmetric saddles.
 
@@ -67,12 +66,11 @@ class AutoNEB(PathFinder):
         stiffness: float = 0.02,
         insert_above: float = 0.2,
         optimizer: OptimizerFactory | None = None,
-        margin: float = 0.0,
         samples: int = 9,
         shorten: int = 6,
         seed: int = 0,
     ) -> None:
-        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        super().__init__(samples=samples, shorten=shorten)
         for name, count in (("cycles", cycles), ("steps", steps)):
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")

@@ -29,7 +29,6 @@ class PathFinder(ABC):
     are the same for all. A search is anytime: it returns the lowest path it has, whatever ended it.
 
     Args:
-        margin: without an explicit level, u = max(E_a, E_b) + margin |max(E_a, E_b)|.
         samples: points per straight-line distance of the endpoints on the grid that a search uses. The
             result is measured at spacing three times finer, and finer still around its largest points.
         shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
@@ -38,14 +37,11 @@ class PathFinder(ABC):
         ValueError: for arguments out of range.
     """
 
-    def __init__(self, *, margin: float = 0.0, samples: int = 9, shorten: int = 0) -> None:
-        if not margin >= 0 or math.isinf(margin):
-            raise ValueError(f"margin must be a number of at least 0, got {margin}")
+    def __init__(self, *, samples: int = 9, shorten: int = 0) -> None:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, got {samples}")
         if shorten < 0:
             raise ValueError(f"shorten must be at least 0, got {shorten}")
-        self.margin = margin
         self.samples = samples
         self.shorten = shorten
 
@@ -67,7 +63,7 @@ class PathFinder(ABC):
         Example:
             >>> from lightning_landscape.finders import LinearPath
             >>> LinearPath(samples=5).describe()
-            ['LinearPath', {'margin': 0.0, 'samples': 5, 'shorten': 0}]
+            ['LinearPath', {'samples': 5, 'shorten': 0}]
         """
         return [type(self).__name__, _plain_options(vars(self))]
 
@@ -87,8 +83,8 @@ class PathFinder(ABC):
             surface: the loss surface E.
             theta_a: first endpoint, shape (P,).
             theta_b: second endpoint, shape (P,).
-            level: the level u; ``None``: ``max(E_a, E_b) + margin |max(E_a, E_b)|``.
-            margin: how far above the larger loss of the endpoints the level lies, as a share of it.
+            level: the level u; ``None`` derives it from the endpoints and ``margin``.
+            margin: without a level, u = max(E_a, E_b) + margin |max(E_a, E_b)|; unused where a level is given.
             budget: limits of the search; ``None`` is without limit.
             progress: called with a description and a fraction while the search runs.
 
@@ -98,7 +94,8 @@ class PathFinder(ABC):
             ``endpoint``, a loss that is not finite at an endpoint for ``diverged``.
 
         Raises:
-            ValueError: if the endpoints do not both have shape (P,), or ``level`` is NaN.
+            ValueError: if the endpoints do not both have shape (P,), ``level`` is NaN, or ``margin`` negative
+                or not finite.
         """
         for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
             if theta.shape != (surface.dimension,):

@@ -38,8 +38,7 @@ class CurveFinder(PathFinder):
         max_steps: optimiser steps; over the second half the learning rate falls to 0.
         optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's; ``None``: Adam with a step
             of 0.05 times the root mean square coordinate difference of the endpoints.
-        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        samples: likewise.
+        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
         shorten: likewise.
         seed: of t, and of the bends' first displacement, off symmetric saddles.
 
@@ -54,12 +53,11 @@ class CurveFinder(PathFinder):
         draws: int = 1,
         max_steps: int = 1000,
         optimizer: OptimizerFactory | None = None,
-        margin: float = 0.0,
         samples: int = 9,
         shorten: int = 6,
         seed: int = 0,
     ) -> None:
-        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        super().__init__(samples=samples, shorten=shorten)
         for name, value in (("bends", bends), ("draws", draws), ("max_steps", max_steps)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

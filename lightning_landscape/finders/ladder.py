@@ -29,10 +29,9 @@ class Ladder(PathFinder):
 
     Args:
         align: whether to search up to permutation of hidden units.
-        rungs: finders in the order in which they are tried; ``None`` for those above. Their own ``margin``,
-            ``samples`` and ``shorten`` are not used.
-        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        samples: likewise.
+        rungs: finders in the order in which they are tried; ``None`` for those above. Their own ``samples``
+            and ``shorten`` are not used.
+        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
         shorten: likewise.
 
     Raises:
@@ -54,11 +53,10 @@ class Ladder(PathFinder):
         align: bool = False,
         rungs: Sequence[PathFinder] | None = None,
         *,
-        margin: float = 0.0,
         samples: int = 9,
         shorten: int = 6,
     ) -> None:
-        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        super().__init__(samples=samples, shorten=shorten)
         if rungs is not None and not rungs:
             raise ValueError("rungs is empty: give at least one finder, or None for the default ones")
         self.align = align

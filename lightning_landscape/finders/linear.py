@@ -14,8 +14,7 @@ class LinearPath(PathFinder):
     Its ``not_found`` has the reason ``depth``: it is a search of depth 0.
 
     Args:
-        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        samples: likewise.
+        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
 
     Raises:
         ValueError: for arguments out of range.
@@ -30,8 +29,8 @@ class LinearPath(PathFinder):
         ('connected', 1.0, 0)
     """
 
-    def __init__(self, *, margin: float = 0.0, samples: int = 9) -> None:
-        super().__init__(margin=margin, samples=samples)
+    def __init__(self, *, samples: int = 9) -> None:
+        super().__init__(samples=samples)
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """The line itself."""

@@ -35,8 +35,7 @@ class SimplifiedString(PathFinder):
         climb_after: the share of ``max_steps`` after which the highest bead climbs; 1 for never.
         optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's; ``None``: Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
-        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        samples: likewise.
+        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
         shorten: likewise.
         seed: of the beads' first displacement, off symmetric saddles.
 
@@ -60,12 +59,11 @@ class SimplifiedString(PathFinder):
         max_steps: int = 300,
         climb_after: float = 0.5,
         optimizer: OptimizerFactory | None = None,
-        margin: float = 0.0,
         samples: int = 9,
         shorten: int = 6,
         seed: int = 0,
     ) -> None:
-        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        super().__init__(samples=samples, shorten=shorten)
         for name, value in (("beads", beads), ("max_steps", max_steps)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -31,8 +31,7 @@ class DynamicStringSampling(PathFinder):
         split: start beads at the highest sampled point, or in the middle.
         optimizer: makes the optimiser of a bead from its parameters, any of torch's; ``None``: Adam with
             a step of 0.05 times the root mean square coordinate difference of the segment's ends.
-        margin: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        samples: likewise.
+        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
         shorten: likewise.
         seed: of the beads' first displacement, off symmetric saddles.
 
@@ -58,11 +57,10 @@ class DynamicStringSampling(PathFinder):
         split: Literal["argmax", "midpoint"] = "argmax",
         optimizer: OptimizerFactory | None = None,
         shorten: int = 6,
-        margin: float = 0.0,
         samples: int = 9,
         seed: int = 0,
     ) -> None:
-        super().__init__(margin=margin, samples=samples, shorten=shorten)
+        super().__init__(samples=samples, shorten=shorten)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must lie in (0, 1], got {alpha}")
         for name, value in (("max_depth", max_depth), ("max_bead_steps", max_bead_steps)):

@@ -14,9 +14,9 @@ from scripts.benchmarks.conftest import fit
 
 EPOCHS = 12
 FINDERS: dict[str, PathFinder] = {
-    "linear": LinearPath(margin=0.05),
-    "dss": DynamicStringSampling(margin=0.05, shorten=0),
-    "dss-shortened": DynamicStringSampling(margin=0.05),
+    "linear": LinearPath(),
+    "dss": DynamicStringSampling(shorten=0),
+    "dss-shortened": DynamicStringSampling(),
 }
 
 
@@ -37,7 +37,7 @@ def test_connect_two_initialisations(
     training = time.perf_counter() - started
     surface = make_surface(models[0])
     ends = [surface.point(dict(model.named_parameters())) for model in models]
-    found = benchmark.pedantic(lambda: FINDERS[finder].connect(surface, *ends), rounds=3, warmup_rounds=1)
+    found = benchmark.pedantic(lambda: FINDERS[finder].connect(surface, *ends, margin=0.05), rounds=3, warmup_rounds=1)
     steps = 2 * EPOCHS * len(digits.train_dataloader())
     benchmark.extra_info.update(
         {

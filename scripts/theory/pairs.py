@@ -110,7 +110,7 @@ def pair(name: str, make: Callable[[], LightningModule], data: dict[str, Any], t
         row["epsilon"] = theorem.construct(network, theta_a, theta_b, batch).epsilon
     surface = LossSurface(network, [batch])
     for margin in MARGINS:
-        found = DynamicStringSampling(margin=margin).connect(surface, theta_a, theta_b, budget=Budget(WORK))
+        found = DynamicStringSampling().connect(surface, theta_a, theta_b, margin=margin, budget=Budget(WORK))
         row["linear_height"], row["linear_profile"] = found.linear_height, drawn(found.linear_profile)
         row["searches"].append({"margin": margin, **_outcome(found), "profile": drawn(found.profile)})
     return row
@@ -123,7 +123,7 @@ def control(widths: tuple[int, ...]) -> dict[str, Any]:
     level = least + SHARE * (height - least)
     row = {"widths": widths, "least": least, "separating_height": height, "level": level, "searches": []}
     for name, make in FINDERS.items():
-        found = make().connect(surface, example.theta_a, example.theta_b, level, Budget(WORK))
+        found = make().connect(surface, example.theta_a, example.theta_b, level, budget=Budget(WORK))
         assert found.path is not None
         labels = [component(example.module, theta) for theta in found.path.resample(401).beads]
         row["searches"].append(

@@ -100,9 +100,6 @@ def test_a_negative_budget_is_refused(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"margin": -0.1}, "margin must be a number of at least 0, got -0.1"),
-        ({"margin": math.nan}, "margin must be a number of at least 0, got nan"),
-        ({"margin": math.inf}, "margin must be a number of at least 0, got inf"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"alpha": 0.0}, r"alpha must lie in \(0, 1\], got 0.0"),
         ({"alpha": 1.02}, r"alpha must lie in \(0, 1\], got 1.02"),
@@ -164,13 +161,19 @@ def test_every_finite_path_is_below_an_infinite_level(finder: PathFinder) -> Non
 def test_the_default_level_is_the_larger_end_loss_and_a_margin(margin: float) -> None:
     surface = surface_of()
     low, high = torch.tensor([0.9, 0.0]), torch.tensor([1.2, 0.0])
-    found = LinearPath(margin=margin).connect(surface, low, high)
+    found = LinearPath().connect(surface, low, high, margin=margin)
     assert found.level == pytest.approx((1 + margin) * surface.loss(high))
     assert (found.loss_a, found.loss_b) == (surface.loss(low), surface.loss(high))
 
 
+@pytest.mark.parametrize("margin", [-0.1, math.nan, math.inf])
+def test_a_margin_that_is_none_is_refused(margin: float) -> None:
+    with pytest.raises(ValueError, match=f"margin must be a finite number of at least 0, got {margin}"):
+        LinearPath().connect(surface_of(), LEFT, RIGHT, margin=margin)
+
+
 def test_a_margin_raises_a_negative_level() -> None:
-    found = LinearPath(margin=0.1).connect(surface_of(lambda x: ring(x) - 2), LEFT, RIGHT)
+    found = LinearPath().connect(surface_of(lambda x: ring(x) - 2), LEFT, RIGHT, margin=0.1)
     assert found.level == pytest.approx(-1.8)
     assert found.height == pytest.approx(-1.0)
     assert found.barrier == pytest.approx(1.0)
@@ -194,7 +197,7 @@ def test_a_loss_that_is_not_finite_on_the_way_never_connects(
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["height"] is None
 
 
-@pytest.mark.parametrize("finder", [*FINDERS, LinearPath(margin=0.05)])
+@pytest.mark.parametrize("finder", FINDERS)
 @pytest.mark.parametrize("level", [LEVEL, None, math.inf])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_at_an_endpoint_never_connects(
@@ -254,7 +257,7 @@ def test_a_budget_that_runs_out_among_the_steps_of_a_bead() -> None:
     whole = finder.connect(surface, LEFT, RIGHT, LEVEL)
     assert whole.reason == "bead"
     for work in (15, 20, 25.5):
-        found = finder.connect(surface, LEFT, RIGHT, LEVEL, Budget(work=work))
+        found = finder.connect(surface, LEFT, RIGHT, LEVEL, budget=Budget(work=work))
         assert (found.verdict, found.reason) == ("not_found", "budget")
         assert 0 < found.gradient_steps <= work < whole.gradient_steps
 
@@ -264,7 +267,7 @@ def test_a_budget_that_runs_out_among_the_steps_of_a_bead() -> None:
 def test_what_is_spent_beyond_the_budget_is_the_measurement_of_the_result(finder: PathFinder, work: float) -> None:
     surface, start, end = trained_pair()
     level = 1.2 * max(surface.loss(start), surface.loss(end))
-    found = finder.connect(surface, start, end, level, Budget(work=work))
+    found = finder.connect(surface, start, end, level, budget=Budget(work=work))
     assert found.gradient_steps <= work
     # Two rounds of search and of shortening may have begun when the budget ends; the profiles are measured whole.
     measured = (len(found.profile.t) + len(found.linear_profile.t)) * surface.evaluation_passes / 3
@@ -279,7 +282,7 @@ def test_a_larger_budget_finds_no_worse_a_path(energy: str) -> None:
         surface, start, end = trained_pair()
         level = 1.2 * max(surface.loss(start), surface.loss(end))
     finder = DynamicStringSampling()
-    rows = [finder.connect(surface, start, end, level, Budget(work)) for work in (0, 20, 40, 80, 160, 320, 640)]
+    rows = [finder.connect(surface, start, end, level, budget=Budget(work)) for work in (0, 20, 40, 80, 160, 320, 640)]
     rows.append(finder.connect(surface, start, end, level))
     # Above the level, work lowers the path; below it, work shortens the path, up to the level.
     excess = [max(0.0, found.height - level) for found in rows]
@@ -350,7 +353,7 @@ def test_a_search_changes_neither_endpoints_nor_module_nor_random_states(finder:
     kept = {name: value.clone() for name, value in module.state_dict().items()}
     copies = start.clone(), end.clone()
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-    found = finder.connect(surface, start, end, 1.05 * max(surface.loss(start), surface.loss(end)), Budget(400))
+    found = finder.connect(surface, start, end, 1.05 * max(surface.loss(start), surface.loss(end)), budget=Budget(400))
     assert found.gradient_steps > 0
     assert torch.equal(start, copies[0])
     assert torch.equal(end, copies[1])
@@ -403,7 +406,7 @@ def test_costs_are_counted_and_only_the_probe_set_decides(finder: PathFinder) ->
 def test_figures_are_those_of_the_profile_of_the_path(finder: PathFinder, level: float | None) -> None:
     surface, start, end = trained_pair()
     line = LinearPath().connect(surface, start, end, level)
-    found = finder.connect(surface, start, end, level, Budget(work=1500))
+    found = finder.connect(surface, start, end, level, budget=Budget(work=1500))
     for each, path in ((found, found.path), (line, line.path)):
         assert path is not None
         t, loss = each.profile

@@ -13,7 +13,7 @@ from lightning_landscape.finders import BezierCurve, DynamicStringSampling, Ladd
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("LinearPath", {"margin": 0.05, "samples": 5}),
+        ("LinearPath", {"samples": 5}),
         ("DynamicStringSampling", {"alpha": 0.9, "shorten": 2}),
         ("PolygonalChain", {"bends": 2, "draws": 3, "shorten": 0}),
         ("BezierCurve", {"bends": 3, "max_steps": 200, "seed": 7}),

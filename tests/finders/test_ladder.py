@@ -85,13 +85,13 @@ def test_a_rung_that_diverges_does_not_end_the_climb() -> None:
 
 def test_the_budget_is_shared_in_equal_parts_of_what_is_left() -> None:
     rungs = [Rung(steps=10), Rung(), Rung(steps=25), Rung()]
-    Ladder(rungs=rungs).connect(surface_of(), LEFT, RIGHT, 0.25, Budget(work=100))
+    Ladder(rungs=rungs).connect(surface_of(), LEFT, RIGHT, 0.25, budget=Budget(work=100))
     assert [rung.calls[0][1] for rung in rungs] == pytest.approx([25, 30, 45, 65])
     unlimited = [Rung(), Rung()]
     Ladder(rungs=unlimited).connect(surface_of(), LEFT, RIGHT, 0.25)
     assert [rung.calls[0][1] for rung in unlimited] == [math.inf, math.inf]
     late = [Rung(), Rung()]
-    Ladder(rungs=late).connect(surface_of(), LEFT, RIGHT, 0.25, Budget(max_seconds=0))
+    Ladder(rungs=late).connect(surface_of(), LEFT, RIGHT, 0.25, budget=Budget(max_seconds=0))
     assert [rung.calls[0][1] for rung in late] == [0, 0]
 
 

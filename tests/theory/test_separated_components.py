@@ -223,7 +223,7 @@ def search(finder: Any, widths: tuple[int, ...], share: float, work: float | Non
     surface = surface_of(example)
     least = surface.loss(example.theta_a)
     level = least + share * (example.separating_height - least)
-    found = finder.connect(surface, example.theta_a, example.theta_b, level, Budget(work))
+    found = finder.connect(surface, example.theta_a, example.theta_b, level, budget=Budget(work))
     assert found.verdict == "not_found"
     assert found.height >= example.separating_height * (1 - 1e-3)
     assert found.path is not None

@@ -64,6 +64,7 @@ class PublishedSampling(PathFinder):
         theta_a: Tensor,
         theta_b: Tensor,
         level: float | None = None,
+        margin: float = 0.0,
         budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> PublishedConnection:

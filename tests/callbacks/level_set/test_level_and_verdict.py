@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 
 @pytest.mark.parametrize("margin", [0.0, 0.05, 2.0])
 def test_level_follows_from_the_ends_and_the_margin(margin: float, tmp_path: Path) -> None:
-    callback = attached(tmp_path, margin=margin, finder=LinearPath(margin=0.7))
+    callback = attached(tmp_path, margin=margin, finder=LinearPath())
     trainer_of(tmp_path, callback).fit(Net())
     for row in callback.rows:
         assert row["margin"] == margin

@@ -63,12 +63,16 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
 )
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any]) -> None:
     (argument,) = options
-    try:
-        with pytest.raises(ValueError, match=f"{argument} must be"):
-            LevelSetConnectivity(**options)
-    finally:
-        if "margin" in vars(DynamicStringSampling):
-            delattr(DynamicStringSampling, "margin")
+    with pytest.raises(ValueError, match=f"{argument} must be"):
+        LevelSetConnectivity(**options)
+
+
+def test_finder_of_the_user_is_left_as_it_is() -> None:
+    finder = LinearPath(samples=5)
+    before = dict(vars(finder))
+    callback = LevelSetConnectivity(finder=finder, margin=0.01)
+    assert vars(finder) == before
+    assert callback.margin == 0.01
 
 
 def test_copies_and_pickles_before_use() -> None:
