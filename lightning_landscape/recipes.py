@@ -190,9 +190,9 @@ def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
         entry: its ``class_path`` and ``init_args``, whose values may be such entries too.
 
     Example:
-        >>> entry = {"class_path": "lightning_landscape.finders.LinearPath", "init_args": {"margin": 0.1}}
-        >>> instantiate(PathFinder, entry).margin
-        0.1
+        >>> entry = {"class_path": "lightning_landscape.finders.LinearPath", "init_args": {"samples": 5}}
+        >>> instantiate(PathFinder, entry).samples
+        5
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--object", type=kind)
