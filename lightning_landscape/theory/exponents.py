@@ -34,7 +34,8 @@ def fitted_exponent(sizes: Sequence[float], means: Sequence[float], floor: float
         raise ValueError(f"{len(sizes)} sizes do not go with {len(means)} means: give one mean for each size")
     if min(sizes, default=1) <= 0 or floor < 0:
         raise ValueError(f"sizes must be positive and the floor at least 0, got {list(sizes)} and {floor}")
-    points = [(np.log(size), np.log(mean)) for size, mean in zip(sizes, means, strict=True) if mean > floor]
-    if len(points) < _FEWEST:
+    kept = [(size, mean) for size, mean in zip(sizes, means, strict=True) if mean > floor]
+    if len(kept) < _FEWEST:
         return None
-    return float(np.polyfit(*np.transpose(points), 1)[0])
+    logs = np.log(np.array(kept, dtype=np.float64))
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
