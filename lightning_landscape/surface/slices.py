@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.storage.tensor_files import SnapshotError, read_safetensors, write_safetensors
-from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.loss_surface import LossSurface
 
 _STACK = 8  # points evaluated at once, which bounds the copies of theta in memory
 _KEY = "slice"
