@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lightning_landscape.connection import Reason
 from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Search
-from lightning_landscape.finders.training import OptimizerFactory, Watch, averaging_weight, relative_adam
+from lightning_landscape.finders.training import OptimizerFactory, Watch, descend, relative_adam, train
 
 _JITTER = 1e-3  # first displacement of a pivot, as a share of the length of its segment
 
@@ -97,22 +98,24 @@ class AutoNEB(PathFinder):
         for cycle in range(self.cycles):
             band = self._with_insertions(chain, generator)
             pivots = band[1:-1]  # a view: the band moves with its pivots
-            mean = pivots.clone()
             reach = 2 * search.line.length / (len(pivots) + 1)  # from neighbour to neighbour, if the band were straight
             optimizer = (self.optimizer or relative_adam(reach, surface.dimension))([pivots])
             for group in optimizer.param_groups:
                 group["lr"] *= self.decay**cycle
-            for step in range(1, self.steps + 1):
-                if search.ledger.remaining < len(pivots):
-                    return watch.last(mean), Reason.BUDGET
-                if not self._step(search, band, optimizer, next(stream)):
-                    return watch.best, Reason.DIVERGED
-                mean.lerp_(pivots, averaging_weight(step))
-                if watch.due:
-                    done = (cycle + step / self.steps) / self.cycles
-                    search.progress(f"cycle {cycle + 1}: {len(pivots)} pivots, height {watch.best.height:.4g}", done)
-                    if watch.reached(mean):
-                        break
+            mean, ended = train(
+                search,
+                watch,
+                pivots,
+                stream,
+                steps=self.steps,
+                cost=len(pivots),
+                step=partial(self._step, search, band, optimizer),
+                look=partial(self._look, search, watch, cycle),
+            )
+            if ended is Reason.DIVERGED:
+                return watch.best, ended
+            if ended is Reason.BUDGET:
+                return watch.last(mean), ended
             if watch.last(mean).height <= search.level:
                 break
             chain = watch.latest
@@ -131,25 +134,30 @@ class AutoNEB(PathFinder):
             corners.append(segment.end)
         return torch.stack(corners)
 
-    def _step(self, search: Search, band: Tensor, optimizer: Optimizer, batch: Any) -> bool:
-        """Moves the pivots of a band in place; whether they could be moved."""
+    def _look(self, search: Search, watch: Watch, cycle: int, pivots: Tensor, done: float) -> bool:
+        """Whether all pivots (n, P) lie below the level."""
+        description = f"cycle {cycle + 1}: {len(pivots)} pivots, height {watch.best.height:.4g}"
+        search.progress(description, (cycle + done) / self.cycles)
+        return watch.reached(pivots)
+
+    def _step(self, search: Search, band: Tensor, optimizer: Optimizer, batch: Any) -> Tensor:
+        """Moves the pivots of a band in place; their losses."""
         pivots = band[1:-1]
         before = pivots.clone()
         lengths = (band[1:] - band[:-1]).norm(dim=1)
         ends = [torch.tensor([search.line.losses[t]]).to(pivots) for t in (0.0, 1.0)]
-        losses = tangents = torch.empty(0)
+        tangents = torch.empty(0)
 
-        def closure() -> float:
-            nonlocal losses, tangents
+        def evaluate() -> tuple[Tensor, Tensor, Tensor]:
+            nonlocal tangents
             losses, gradients = search.surface.gradients(pivots, batch)
             tangents = _tangents(band, torch.cat([ends[0], losses.to(pivots), ends[1]]))
-            optimizer.param_groups[0]["params"][0].grad = _across(gradients, tangents)
-            return float(losses.max())
+            return losses, losses.max(), _across(gradients, tangents)
 
-        optimizer.step(closure)
+        losses = descend(optimizer, evaluate)
         spring = self.stiffness / 2 * (lengths[1:] - lengths[:-1])[:, None] * tangents
         pivots.copy_(before + _across(pivots - before, tangents) + spring)
-        return bool(losses.isfinite().all() and pivots.isfinite().all())
+        return losses
 
 
 def _deviation(segment: Segment) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from lightning_landscape.connection import Reason
 from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain
 from lightning_landscape.finders.search import Search
-from lightning_landscape.finders.training import OptimizerFactory, Watch, averaging_weight, relative_adam
+from lightning_landscape.finders.training import OptimizerFactory, Watch, descend, relative_adam, train
 from lightning_landscape.path import Path
 
 _JITTER = 1e-3  # first displacement of a bend, as a share of the length of what the search starts from
@@ -83,43 +83,46 @@ class CurveFinder(PathFinder):
         bends = controls[1:-1]  # a view: the curve moves with its bends
         scale = _JITTER * search.chain.length / math.sqrt(surface.dimension)
         bends += scale * torch.randn(bends.shape, generator=generator).to(bends)
-        mean = controls.clone()
         factory = self.optimizer or relative_adam(search.line.length, surface.dimension)
         optimizer = factory([bends])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 - 2 * step / self.max_steps))
-        stream = surface.training_stream()
         watch = Watch(search)
-        reason = Reason.BEAD
-        for step in range(1, self.max_steps + 1):
-            if search.ledger.remaining < self.draws:
-                reason = Reason.BUDGET
-                break
-            batch = next(stream)
+
+        def step(batch: Any) -> Tensor:
             t = (torch.arange(self.draws) + torch.rand(self.draws, generator=generator)) / self.draws
             losses = self._step(search, controls, self.coefficients(t).to(controls), optimizer, batch)
             schedule.step()
-            if not (losses.isfinite().all() and bends.isfinite().all()):
-                return watch.best, Reason.DIVERGED
-            mean[1:-1].lerp_(bends, averaging_weight(step))
-            if watch.due:
-                search.progress(f"{type(self).__name__}: height {watch.best.height:.4g}", step / self.max_steps)
-                if watch.verified(self._polyline(mean)):
-                    return watch.best, reason
-        return watch.last(self._polyline(mean)), reason
+            return losses
+
+        def polyline(mean: Tensor) -> Tensor:
+            return self._polyline(torch.cat([controls[:1], mean, controls[-1:]]))
+
+        def look(mean: Tensor, done: float) -> bool:
+            search.progress(f"{type(self).__name__}: height {watch.best.height:.4g}", done)
+            return watch.verified(polyline(mean))
+
+        mean, ended = train(
+            search,
+            watch,
+            bends,
+            surface.training_stream(),
+            steps=self.max_steps,
+            cost=self.draws,
+            step=step,
+            look=look,
+        )
+        if ended is None or ended is Reason.DIVERGED:
+            return watch.best, ended or Reason.BEAD
+        return watch.last(polyline(mean)), ended
 
     def _step(self, search: Search, controls: Tensor, weights: Tensor, optimizer: Optimizer, batch: Any) -> Tensor:
         """Moves the bends among the controls in place; the losses at the points that ``weights`` (m, n + 2) make."""
-        losses = torch.empty(0)
 
-        def closure() -> float:
-            nonlocal losses
+        def evaluate() -> tuple[Tensor, Tensor, Tensor]:
             losses, gradients = search.surface.gradients(weights @ controls, batch)
-            bends = optimizer.param_groups[0]["params"][0]
-            bends.grad = weights[:, 1:-1].T @ gradients / self.draws
-            return float(losses.mean())
+            return losses, losses.mean(), weights[:, 1:-1].T @ gradients / self.draws
 
-        optimizer.step(closure)
-        return losses
+        return descend(optimizer, evaluate)
 
     def _through(self, chain: Chain) -> Tensor:
         """Controls of the curve that passes through a chain at equal steps of its arc length."""
