@@ -33,17 +33,18 @@ class AutoNEB(PathFinder):
     from cycle to cycle. What is returned is the band of averaged pivots, the first that lies below the level.
 
     Args:
-        cycles: of insertion and training.
+        cycles: how many times pivots are inserted and the band is trained.
         steps: optimiser steps in a cycle, each of which costs a gradient step a pivot.
         decay: what the learning rate is multiplied by after each cycle, in (0, 1].
-        stiffness: k, in (0, 1].
+        stiffness: k, how hard the spring pulls towards equal distances, in (0, 1].
         insert_above: a segment gets a pivot where E deviates from the interpolation by more than this share of the
             band's height above its lower end, at least 0. A band that deviates nowhere by so much gets none.
-        optimizer: makes the optimiser of the pivots, a tensor (n, P), any of torch's; ``None``: Adam with a step of
+        optimizer: makes the optimiser of the pivots, a tensor (n, P), any of torch's. None is Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of the pivots' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -89,7 +90,7 @@ class AutoNEB(PathFinder):
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Trains the band; see the class."""
+        """Trains the band."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
         stream = surface.training_stream()

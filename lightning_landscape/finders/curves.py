@@ -24,7 +24,7 @@ class CurveFinder(PathFinder):
     """Fits ``phi(t) = sum_i c_i(t) w_i`` with w_0 = theta_a and w_{n+1} = theta_b by descent of the mean loss.
 
     The n bends w_1, ..., w_n minimise ``E_{t ~ U[0, 1]} L(phi(t))``, L being the loss of one training batch
-    (Garipov et al. 2018, Eq. 2): each step draws t anew, in as many strata of [0, 1] as there are ``draws``, and
+    (Garipov et al. 2018, Eq. 2): each step draws t anew, in as many strata of [0, 1] as there are draws, and
     by the chain rule the gradient at bend i is the mean of ``c_i(t) grad L(phi(t))``. What is looked at, and
     returned, is a polyline along the curve of the averaged bends; the search stops as soon as that lies below the
     level.
@@ -34,13 +34,14 @@ class CurveFinder(PathFinder):
     Args:
         bends: n, at least 1.
         draws: values of t a step, each of which costs a gradient step. Where a batch is all the data, t is the only
-            noise; 8 draws joined more pairs than 1 there, see ``docs/results/published_figures.md``.
+            noise, and 8 draws joined more pairs than 1 (docs/results/published_figures.md).
         max_steps: optimiser steps; over the second half the learning rate falls to 0.
-        optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's; ``None``: Adam with a step
+        optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's. None is Adam with a step
             of 0.05 times the root mean square coordinate difference of the endpoints.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of t, and of the bends' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -76,7 +77,7 @@ class CurveFinder(PathFinder):
         """The t in (0, 1) of the polyline's corners, for controls w (n + 2, P)."""
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Trains the bends; see the class."""
+        """Trains the bends."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
         controls = self._through(search.chain)

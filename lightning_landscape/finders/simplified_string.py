@@ -33,12 +33,13 @@ class SimplifiedString(PathFinder):
     Args:
         beads: interior beads, each of which costs a gradient step a step.
         max_steps: optimiser steps.
-        climb_after: the share of ``max_steps`` after which the highest bead climbs; 1 for never.
-        optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's; ``None``: Adam with a step of
+        climb_after: the share of max_steps after which the highest bead climbs; 1 for never.
+        optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's. None is Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of the beads' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -77,7 +78,7 @@ class SimplifiedString(PathFinder):
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Trains the string; see the class."""
+        """Trains the string."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
         string = Path(search.chain.beads()).resample(self.beads + 2).beads
