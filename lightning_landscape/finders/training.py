@@ -58,7 +58,7 @@ class Watch:
 
     Attributes:
         best: the lowest path of all whole looks, and of what the search started from.
-        latest: the path of the last whole look, likewise.
+        latest: the path of the last whole look; before the first, what the search started from.
     """
 
     def __init__(self, search: Search) -> None:
