@@ -18,6 +18,11 @@ def permuted_copy(surface: LossSurface, theta_a: Tensor, theta_b: Tensor) -> Ten
     The graph of ``forward`` is traced on the module's ``example_input_array``, or else on the first part of the
     first batch.
 
+    Args:
+        surface: the loss surface, whose module says which permutations keep the function.
+        theta_a: the point that is matched, shape (P,).
+        theta_b: the point whose units are permuted, shape (P,).
+
     Raises:
         ValueError: where the permutations of the module cannot be derived, and where the copy has another loss.
     """

@@ -90,14 +90,14 @@ def search_heights(
         surface: the loss surface E.
         points: the k >= 1 points by name, each of shape (P,).
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
-        pairs: see above.
+        pairs: "tree" searches the k - 1 edges of the minimum spanning tree of straight lines, "all" every pair.
         level: for every search; ``None`` takes it from the two ends and ``margin``.
         margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
-        budget: of each search.
+        budget: what each search may spend; ``None`` is without limit.
         progress: called with a description and the fraction done.
         record: of finished searches: one that is there is not done again, if the two points, their losses and the
             settings of the search are the same.
-        share: how the work is divided, see :class:`~lightning_landscape.components.sharding.Sharded`.
+        share: how the work is divided among processes; by default this process does all of it, in turn.
         isolate: entered with a seed around every search, as ``callbacks.rng.isolated_rng``, for training batches
             that draw from global random states.
 

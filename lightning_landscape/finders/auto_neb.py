@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lightning_landscape.connection import Reason
 from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Search
-from lightning_landscape.finders.training import OptimizerFactory, Watch, averaging_weight, relative_adam
+from lightning_landscape.finders.training import OptimizerFactory, Watch, descend, relative_adam, train
 
 _JITTER = 1e-3  # first displacement of a pivot, as a share of the length of its segment
 
@@ -32,17 +33,18 @@ class AutoNEB(PathFinder):
     from cycle to cycle. What is returned is the band of averaged pivots, the first that lies below the level.
 
     Args:
-        cycles: of insertion and training.
+        cycles: how many times pivots are inserted and the band is trained.
         steps: optimiser steps in a cycle, each of which costs a gradient step a pivot.
         decay: what the learning rate is multiplied by after each cycle, in (0, 1].
-        stiffness: k, in (0, 1].
+        stiffness: k, how hard the spring pulls towards equal distances, in (0, 1].
         insert_above: a segment gets a pivot where E deviates from the interpolation by more than this share of the
             band's height above its lower end, at least 0. A band that deviates nowhere by so much gets none.
-        optimizer: makes the optimiser of the pivots, a tensor (n, P), any of torch's; ``None``: Adam with a step of
+        optimizer: makes the optimiser of the pivots, a tensor (n, P), any of torch's. None is Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of the pivots' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -88,7 +90,7 @@ class AutoNEB(PathFinder):
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Trains the band; see the class."""
+        """Trains the band."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
         stream = surface.training_stream()
@@ -97,22 +99,24 @@ class AutoNEB(PathFinder):
         for cycle in range(self.cycles):
             band = self._with_insertions(chain, generator)
             pivots = band[1:-1]  # a view: the band moves with its pivots
-            mean = pivots.clone()
             reach = 2 * search.line.length / (len(pivots) + 1)  # from neighbour to neighbour, if the band were straight
             optimizer = (self.optimizer or relative_adam(reach, surface.dimension))([pivots])
             for group in optimizer.param_groups:
                 group["lr"] *= self.decay**cycle
-            for step in range(1, self.steps + 1):
-                if search.ledger.remaining < len(pivots):
-                    return watch.last(mean), Reason.BUDGET
-                if not self._step(search, band, optimizer, next(stream)):
-                    return watch.best, Reason.DIVERGED
-                mean.lerp_(pivots, averaging_weight(step))
-                if watch.due:
-                    done = (cycle + step / self.steps) / self.cycles
-                    search.progress(f"cycle {cycle + 1}: {len(pivots)} pivots, height {watch.best.height:.4g}", done)
-                    if watch.reached(mean):
-                        break
+            mean, ended = train(
+                search,
+                watch,
+                pivots,
+                stream,
+                steps=self.steps,
+                cost=len(pivots),
+                step=partial(self._step, search, band, optimizer),
+                look=partial(self._look, search, watch, cycle),
+            )
+            if ended is Reason.DIVERGED:
+                return watch.best, ended
+            if ended is Reason.BUDGET:
+                return watch.last(mean), ended
             if watch.last(mean).height <= search.level:
                 break
             chain = watch.latest
@@ -131,25 +135,30 @@ class AutoNEB(PathFinder):
             corners.append(segment.end)
         return torch.stack(corners)
 
-    def _step(self, search: Search, band: Tensor, optimizer: Optimizer, batch: Any) -> bool:
-        """Moves the pivots of a band in place; whether they could be moved."""
+    def _look(self, search: Search, watch: Watch, cycle: int, pivots: Tensor, done: float) -> bool:
+        """Whether all pivots (n, P) lie below the level."""
+        description = f"cycle {cycle + 1}: {len(pivots)} pivots, height {watch.best.height:.4g}"
+        search.progress(description, (cycle + done) / self.cycles)
+        return watch.reached(pivots)
+
+    def _step(self, search: Search, band: Tensor, optimizer: Optimizer, batch: Any) -> Tensor:
+        """Moves the pivots of a band in place; their losses."""
         pivots = band[1:-1]
         before = pivots.clone()
         lengths = (band[1:] - band[:-1]).norm(dim=1)
         ends = [torch.tensor([search.line.losses[t]]).to(pivots) for t in (0.0, 1.0)]
-        losses = tangents = torch.empty(0)
+        tangents = torch.empty(0)
 
-        def closure() -> float:
-            nonlocal losses, tangents
+        def evaluate() -> tuple[Tensor, Tensor, Tensor]:
+            nonlocal tangents
             losses, gradients = search.surface.gradients(pivots, batch)
             tangents = _tangents(band, torch.cat([ends[0], losses.to(pivots), ends[1]]))
-            optimizer.param_groups[0]["params"][0].grad = _across(gradients, tangents)
-            return float(losses.max())
+            return losses, losses.max(), _across(gradients, tangents)
 
-        optimizer.step(closure)
+        losses = descend(optimizer, evaluate)
         spring = self.stiffness / 2 * (lengths[1:] - lengths[:-1])[:, None] * tangents
         pivots.copy_(before + _across(pivots - before, tangents) + spring)
-        return bool(losses.isfinite().all() and pivots.isfinite().all())
+        return losses
 
 
 def _deviation(segment: Segment) -> tuple[float, float]:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_landscape.connection import Connection, Reason, Verdict, level_above
+from lightning_landscape.connection import Connection, Reason, level_above
 from lightning_landscape.finders.chain import Chain, Segment
+from lightning_landscape.finders.measurement import barred, connection_of
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.finders.shorten import shorten
 from lightning_landscape.finders.training import OptimizerFactory
-from lightning_landscape.path import Path
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress
 
@@ -113,12 +113,10 @@ class PathFinder(ABC):
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
             level = level_above([loss_a, loss_b], margin)
-        candidates, reason = [straight], Reason.DEPTH
-        if not (math.isfinite(loss_a) and math.isfinite(loss_b)):
-            reason = Reason.DIVERGED
-        elif max(loss_a, loss_b) > level:
-            reason = Reason.ENDPOINT
-        else:
+        candidates = [straight]
+        bar = barred(loss_a, loss_b, level)
+        reason = bar or Reason.DEPTH
+        if bar is None:
             straight.refine(surface, level)
             if not line.height <= level:
                 ledger.begin()
@@ -131,39 +129,7 @@ class PathFinder(ABC):
             candidate.refine(surface)
         # Compared as they are measured in the end: on the grid of the search either may look too low.
         chain = min(candidates, key=lambda candidate: _finite(candidate.height))
-        return _connection(chain, line, level, reason, ledger)
-
-
-def _connection(chain: Chain, line: Segment, level: float, reason: Reason, ledger: Ledger) -> Connection:
-    profile, linear = chain.profile(), Chain([line], line.length, 1).profile()
-    path = Path(chain.beads())
-    # An infinite level, given or derived from an infinite loss at an end, would be reached by anything.
-    if not math.isfinite(profile.height):
-        reason = Reason.DIVERGED
-    connected = reason is not Reason.DIVERGED and profile.height <= level
-    spent = ledger.spent
-    return Connection(
-        verdict=Verdict.CONNECTED if connected else Verdict.NOT_FOUND,
-        reason=None if connected else reason,
-        path=path,
-        level=level,
-        loss_a=profile.loss[0],
-        loss_b=profile.loss[-1],
-        linear_height=linear.height,
-        linear_barrier=linear.barrier,
-        height=profile.height,
-        barrier=profile.barrier,
-        length=path.length,
-        normalized_length=path.normalized_length,
-        num_beads=path.num_beads,
-        gradient_steps=spent.gradient_steps,
-        loss_evaluations=spent.loss_evaluations,
-        work=spent.total,
-        seconds=ledger.seconds,
-        profile=profile,
-        linear_profile=linear,
-        aligned=chain.aligned,
-    )
+        return connection_of(chain, line, level, reason, ledger)
 
 
 def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,23 @@ class BezierCurve(CurveFinder):
     With d = n + 1 the coefficients are Bernstein's, ``c_i(t) = binom(d, i) t^i (1 - t)^(d - i)``; one bend makes a
     parabola. Reported is a polyline with corners on the curve. Between corners 1/m apart the two differ by
     ``max |phi''| / (8 m^2)`` at most, and ``|phi''| <= d (d - 1) max_i |w_{i+1} - 2 w_i + w_{i-1}|``: m is chosen so
-    that this is half a percent of the distance of the endpoints, and at most 64. See
-    :class:`~lightning_landscape.finders.curves.CurveFinder` for the objective and the arguments.
+    that this is half a percent of the distance of the endpoints, and at most 64.
+
+    Args:
+        bends: number of movable bends between the endpoints, at least 1.
+        draws: points on the curve at which a step takes the loss; each costs a gradient step. More draws make less
+            noise.
+        max_steps: optimiser steps; over the second half the learning rate falls to 0.
+        optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's. None is Adam with a step of 0.05
+            times the root mean square coordinate difference of the endpoints.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search: the points on the curve, and the small first displacement of the
+            bends off symmetric saddles.
+
+    Raises:
+        ValueError: for arguments out of range.
 
     Example:
         >>> from lightning_landscape import LossSurface

@@ -95,7 +95,7 @@ class Chain:
     Args:
         segments: consecutive segments.
         scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
-        samples: see ``scale``; a shorter segment gets fewer, and always at least one.
+        samples: interior points of a segment as long as ``scale``; a shorter one gets fewer, and at least one.
         aligned: whether it ends in a permuted copy of the second endpoint.
     """
 

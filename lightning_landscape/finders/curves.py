@@ -14,7 +14,7 @@ from lightning_landscape.connection import Reason
 from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain
 from lightning_landscape.finders.search import Search
-from lightning_landscape.finders.training import OptimizerFactory, Watch, averaging_weight, relative_adam
+from lightning_landscape.finders.training import OptimizerFactory, Watch, descend, relative_adam, train
 from lightning_landscape.path import Path
 
 _JITTER = 1e-3  # first displacement of a bend, as a share of the length of what the search starts from
@@ -24,7 +24,7 @@ class CurveFinder(PathFinder):
     """Fits ``phi(t) = sum_i c_i(t) w_i`` with w_0 = theta_a and w_{n+1} = theta_b by descent of the mean loss.
 
     The n bends w_1, ..., w_n minimise ``E_{t ~ U[0, 1]} L(phi(t))``, L being the loss of one training batch
-    (Garipov et al. 2018, Eq. 2): each step draws t anew, in as many strata of [0, 1] as there are ``draws``, and
+    (Garipov et al. 2018, Eq. 2): each step draws t anew, in as many strata of [0, 1] as there are draws, and
     by the chain rule the gradient at bend i is the mean of ``c_i(t) grad L(phi(t))``. What is looked at, and
     returned, is a polyline along the curve of the averaged bends; the search stops as soon as that lies below the
     level.
@@ -34,13 +34,14 @@ class CurveFinder(PathFinder):
     Args:
         bends: n, at least 1.
         draws: values of t a step, each of which costs a gradient step. Where a batch is all the data, t is the only
-            noise; 8 draws joined more pairs than 1 there, see ``docs/results/published_figures.md``.
+            noise, and 8 draws joined more pairs than 1 (docs/results/published_figures.md).
         max_steps: optimiser steps; over the second half the learning rate falls to 0.
-        optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's; ``None``: Adam with a step
+        optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's. None is Adam with a step
             of 0.05 times the root mean square coordinate difference of the endpoints.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of t, and of the bends' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -76,50 +77,53 @@ class CurveFinder(PathFinder):
         """The t in (0, 1) of the polyline's corners, for controls w (n + 2, P)."""
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Trains the bends; see the class."""
+        """Trains the bends."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
         controls = self._through(search.chain)
         bends = controls[1:-1]  # a view: the curve moves with its bends
         scale = _JITTER * search.chain.length / math.sqrt(surface.dimension)
         bends += scale * torch.randn(bends.shape, generator=generator).to(bends)
-        mean = controls.clone()
         factory = self.optimizer or relative_adam(search.line.length, surface.dimension)
         optimizer = factory([bends])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 - 2 * step / self.max_steps))
-        stream = surface.training_stream()
         watch = Watch(search)
-        reason = Reason.BEAD
-        for step in range(1, self.max_steps + 1):
-            if search.ledger.remaining < self.draws:
-                reason = Reason.BUDGET
-                break
-            batch = next(stream)
+
+        def step(batch: Any) -> Tensor:
             t = (torch.arange(self.draws) + torch.rand(self.draws, generator=generator)) / self.draws
             losses = self._step(search, controls, self.coefficients(t).to(controls), optimizer, batch)
             schedule.step()
-            if not (losses.isfinite().all() and bends.isfinite().all()):
-                return watch.best, Reason.DIVERGED
-            mean[1:-1].lerp_(bends, averaging_weight(step))
-            if watch.due:
-                search.progress(f"{type(self).__name__}: height {watch.best.height:.4g}", step / self.max_steps)
-                if watch.verified(self._polyline(mean)):
-                    return watch.best, reason
-        return watch.last(self._polyline(mean)), reason
+            return losses
+
+        def polyline(mean: Tensor) -> Tensor:
+            return self._polyline(torch.cat([controls[:1], mean, controls[-1:]]))
+
+        def look(mean: Tensor, done: float) -> bool:
+            search.progress(f"{type(self).__name__}: height {watch.best.height:.4g}", done)
+            return watch.verified(polyline(mean))
+
+        mean, ended = train(
+            search,
+            watch,
+            bends,
+            surface.training_stream(),
+            steps=self.max_steps,
+            cost=self.draws,
+            step=step,
+            look=look,
+        )
+        if ended is None or ended is Reason.DIVERGED:
+            return watch.best, ended or Reason.BEAD
+        return watch.last(polyline(mean)), ended
 
     def _step(self, search: Search, controls: Tensor, weights: Tensor, optimizer: Optimizer, batch: Any) -> Tensor:
         """Moves the bends among the controls in place; the losses at the points that ``weights`` (m, n + 2) make."""
-        losses = torch.empty(0)
 
-        def closure() -> float:
-            nonlocal losses
+        def evaluate() -> tuple[Tensor, Tensor, Tensor]:
             losses, gradients = search.surface.gradients(weights @ controls, batch)
-            bends = optimizer.param_groups[0]["params"][0]
-            bends.grad = weights[:, 1:-1].T @ gradients / self.draws
-            return float(losses.mean())
+            return losses, losses.mean(), weights[:, 1:-1].T @ gradients / self.draws
 
-        optimizer.step(closure)
-        return losses
+        return descend(optimizer, evaluate)
 
     def _through(self, chain: Chain) -> Tensor:
         """Controls of the curve that passes through a chain at equal steps of its arc length."""

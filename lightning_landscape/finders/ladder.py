@@ -29,10 +29,11 @@ class Ladder(PathFinder):
 
     Args:
         align: whether to search up to permutation of hidden units.
-        rungs: finders in the order in which they are tried; ``None`` for those above. Their own ``samples``
-            and ``shorten`` are not used.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
+        rungs: finders in the order in which they are tried; None for those above. Their own samples
+            and shorten are not used.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
 
     Raises:
         ValueError: for arguments out of range, and from ``connect`` with ``align`` where the module's permutations
@@ -65,7 +66,7 @@ class Ladder(PathFinder):
         self.rungs = default if rungs is None else list(rungs)
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Climbs rung by rung; see the class."""
+        """Climbs rung by rung."""
         if self.align:
             search = _aligned(search)
             if search.chain.height <= search.level:

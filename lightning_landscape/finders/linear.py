@@ -14,7 +14,8 @@ class LinearPath(PathFinder):
     Its ``not_found`` has the reason ``depth``: it is a search of depth 0.
 
     Args:
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
 
     Raises:
         ValueError: for arguments out of range.

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from lightning_landscape.finders.chain import Chain, Segment, measure
-
-if TYPE_CHECKING:
-    from lightning_landscape.finders.search import Search
+from lightning_landscape.finders.search import Search
 
 _WORTH = 0.003  # share of the path's length that a corner must promise to be cut in part, which costs a bead
 _CLEARANCE = 1e-3  # share of the level that a cut keeps away from it, for what lies between the samples

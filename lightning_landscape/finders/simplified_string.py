@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning_landscape.connection import Reason
 from lightning_landscape.finders.base import PathFinder
 from lightning_landscape.finders.chain import Chain
 from lightning_landscape.finders.search import Search
-from lightning_landscape.finders.training import OptimizerFactory, Watch, averaging_weight, relative_adam
+from lightning_landscape.finders.training import OptimizerFactory, Watch, descend, relative_adam, train
 from lightning_landscape.path import Path
 
 _JITTER = 1e-3  # first displacement of a bead, as a share of the distance between beads
@@ -32,12 +33,13 @@ class SimplifiedString(PathFinder):
     Args:
         beads: interior beads, each of which costs a gradient step a step.
         max_steps: optimiser steps.
-        climb_after: the share of ``max_steps`` after which the highest bead climbs; 1 for never.
-        optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's; ``None``: Adam with a step of
+        climb_after: the share of max_steps after which the highest bead climbs; 1 for never.
+        optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's. None is Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of the beads' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -76,51 +78,55 @@ class SimplifiedString(PathFinder):
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Trains the string; see the class."""
+        """Trains the string."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
         string = Path(search.chain.beads()).resample(self.beads + 2).beads
         beads = string[1:-1]  # a view: the string moves with its beads
         scale = _JITTER * search.chain.length / (self.beads + 1) / math.sqrt(surface.dimension)
         beads += scale * torch.randn(beads.shape, generator=generator).to(beads)
-        mean = beads.clone()
         optimizer = (self.optimizer or relative_adam(search.line.length, surface.dimension))([beads])
-        stream = surface.training_stream()
         watch = Watch(search)
-        reason = Reason.BEAD
-        for step in range(1, self.max_steps + 1):
-            if search.ledger.remaining < self.beads:
-                reason = Reason.BUDGET
-                break
-            climbs = step > self.climb_after * self.max_steps
-            losses, climber = self._step(search, string, optimizer, next(stream), climbs)
-            if not (losses.isfinite().all() and beads.isfinite().all()):
-                return watch.best, Reason.DIVERGED
+        numbers = itertools.count(1)
+
+        def step(batch: Any) -> Tensor:
+            climbs = next(numbers) > self.climb_after * self.max_steps
+            losses, climber = self._step(search, string, optimizer, batch, climbs)
             string.copy_(_respaced(string, climber))
-            mean.lerp_(beads, averaging_weight(step))
-            if watch.due:
-                search.progress(f"string of {self.beads}: height {watch.best.height:.4g}", step / self.max_steps)
-                if watch.verified(mean):
-                    return watch.best, reason
-        return watch.last(mean), reason
+            return losses
+
+        def look(mean: Tensor, done: float) -> bool:
+            search.progress(f"string of {self.beads}: height {watch.best.height:.4g}", done)
+            return watch.verified(mean)
+
+        mean, ended = train(
+            search,
+            watch,
+            beads,
+            surface.training_stream(),
+            steps=self.max_steps,
+            cost=self.beads,
+            step=step,
+            look=look,
+        )
+        if ended is None or ended is Reason.DIVERGED:
+            return watch.best, ended or Reason.BEAD
+        return watch.last(mean), ended
 
     def _step(
         self, search: Search, string: Tensor, optimizer: Optimizer, batch: Any, climbs: bool
     ) -> tuple[Tensor, int | None]:
         """Moves the beads of a string in place; their losses, and which of them climbed."""
         beads = string[1:-1]
-        losses = torch.empty(0)
 
-        def closure() -> float:
-            nonlocal losses
+        def evaluate() -> tuple[Tensor, Tensor, Tensor]:
             losses, gradients = search.surface.gradients(beads, batch)
             if climbs:
                 highest = int(losses.argmax())
                 _reflect(gradients[highest], string[highest + 2] - string[highest])
-            optimizer.param_groups[0]["params"][0].grad = gradients
-            return float(losses.max())
+            return losses, losses.max(), gradients
 
-        optimizer.step(closure)
+        losses = descend(optimizer, evaluate)
         return losses, int(losses.argmax()) if climbs else None
 
 

@@ -25,15 +25,16 @@ class DynamicStringSampling(PathFinder):
     stays in the hyperplane orthogonal to its segment, which every path between the ends must cross.
 
     Args:
-        alpha: beads are trained until E <= u - (1 - alpha) |u|.
+        alpha: beads are trained until E <= u - (1 - alpha) |u|, where u is the level.
         max_depth: levels of the recursion; at most 2^max_depth - 1 beads.
         max_bead_steps: optimiser steps that one bead may take.
         split: start beads at the highest sampled point, or in the middle.
-        optimizer: makes the optimiser of a bead from its parameters, any of torch's; ``None``: Adam with
+        optimizer: makes the optimiser of a bead from its parameters, any of torch's. None is Adam with
             a step of 0.05 times the root mean square coordinate difference of the segment's ends.
-        samples: see :class:`~lightning_landscape.finders.base.PathFinder`.
-        shorten: likewise.
-        seed: of the beads' first displacement, off symmetric saddles.
+        samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
+            measured at a spacing three times finer, and finer still around its largest points.
+        shorten: rounds of pulling the found path tight inside the level set; 0 leaves it as found.
+        seed: of the random numbers of the search, such as the small first displacement off symmetric saddles.
 
     Raises:
         ValueError: for arguments out of range.
@@ -76,7 +77,7 @@ class DynamicStringSampling(PathFinder):
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Adds beads level by level; see the class."""
+        """Adds beads level by level."""
         best = search.chain
         chain = self._start(search)
         stream = search.surface.training_stream()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_landscape.connection import Reason
 from lightning_landscape.finders.chain import Chain
 from lightning_landscape.finders.search import Search
 from lightning_landscape.path import Path
@@ -56,7 +58,7 @@ class Watch:
 
     Attributes:
         best: the lowest path of all whole looks, and of what the search started from.
-        latest: the path of the last whole look, likewise.
+        latest: the path of the last whole look; before the first, what the search started from.
     """
 
     def __init__(self, search: Search) -> None:
@@ -112,3 +114,65 @@ class Watch:
     @property
     def _spent(self) -> float:
         return self._search.surface.work.total - self._start
+
+
+def train(
+    search: Search,
+    watch: Watch,
+    points: Tensor,
+    stream: Iterator[Any],
+    *,
+    steps: int,
+    cost: int,
+    step: Callable[[Any], Tensor],
+    look: Callable[[Tensor, float], bool],
+) -> tuple[Tensor, Reason | None]:
+    """Moves the points of a path step by step, as long as the budget lasts, and averages what they pass through.
+
+    Args:
+        search: the running search, whose ledger is asked before each step.
+        watch: says when it is time for a look.
+        points: the movable points (n, P), which ``step`` changes in place.
+        stream: training batches without end.
+        steps: the most steps to take.
+        cost: gradient steps that one step costs.
+        step: moves the points by one batch, and returns the losses it met.
+        look: looks at the averaged points (n, P), given the share of the steps that is done; true ends the training.
+
+    Returns:
+        The averaged points, and why the training ended: ``budget``; ``diverged`` once a loss or a point is not finite;
+        ``bead`` when the steps are used up; ``None`` when ``look`` has ended it.
+    """
+    mean = points.clone()
+    for number in range(1, steps + 1):
+        if search.ledger.remaining < cost:
+            return mean, Reason.BUDGET
+        losses = step(next(stream))
+        if not (losses.isfinite().all() and points.isfinite().all()):
+            return mean, Reason.DIVERGED
+        mean.lerp_(points, averaging_weight(number))
+        if watch.due and look(mean, number / steps):
+            return mean, None
+    return mean, Reason.BEAD
+
+
+def descend(optimizer: Optimizer, evaluate: Callable[[], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """One step of an optimiser that holds a single tensor.
+
+    Args:
+        optimizer: the optimiser of the points.
+        evaluate: returns the losses, the value that they make together, which a line search compares, and the direction
+            against which the points go; it is called again where the optimiser tries other points.
+
+    Returns:
+        The losses of the last call.
+    """
+    losses = torch.empty(0)
+
+    def closure() -> float:
+        nonlocal losses
+        losses, value, optimizer.param_groups[0]["params"][0].grad = evaluate()
+        return float(value)
+
+    optimizer.step(closure)
+    return losses
