@@ -4,6 +4,7 @@
     python -m scripts.reproduce.community disassortative --checkpoint LineGraphGNN=best.ckpt --report
     python -m scripts.reproduce.community landscape --report
 
+Graphs are drawn with seed 0; ``--nodes`` and ``--graphs`` set their size and number.
 Each command keeps its finished pieces in ``--out`` and does not do them again, so that an interrupted run goes on; it
 writes its tables and its figure there, and with ``--report`` into docs/results as well.
 """

@@ -2,7 +2,8 @@
 
     python -m scripts.reproduce.community.snap --source FOLDER --report
 
-Seeds 0 to 2 on Amazon and 0 on DBLP; both data sets whole. Every result is a file in ``--out``, and what is there of
+Seeds 0 to 2 on Amazon and 0 on DBLP; sizes are those of the recipes.
+Every result is a file in ``--out``, and what is there of
 the same settings is not done again, so that an interrupted run goes on.
 """
 

@@ -4,7 +4,7 @@ python -m scripts.reproduce.freeman_bruna quadratics --mode faithful --pairs 10 
 python -m scripts.reproduce.freeman_bruna mnist --shard 2/4 --out part2
 python -m scripts.reproduce.freeman_bruna merge part1 part2 part3 part4 --out results
 
-Seed 0; as many pairs and thresholds as published take hours, --pairs and --thresholds choose fewer.
+By default seed 0, 10 pairs at every published threshold, and all examples of the probe.
 """
 
 from __future__ import annotations
