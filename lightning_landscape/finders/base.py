@@ -73,6 +73,7 @@ class PathFinder(ABC):
         theta_a: Tensor,
         theta_b: Tensor,
         level: float | None = None,
+        *,
         margin: float = 0.0,
         budget: Budget | None = None,
         progress: Progress | None = None,

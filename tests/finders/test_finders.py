@@ -241,13 +241,13 @@ def test_an_optimiser_that_explodes_ends_as_diverged_or_stuck_with_a_finite_path
 @pytest.mark.parametrize("finder", FINDERS)
 @pytest.mark.parametrize("budget", [Budget(work=0), Budget(max_seconds=0), Budget(0, 0)])
 def test_without_a_budget_the_line_is_still_measured(finder: PathFinder, budget: Budget) -> None:
-    found = finder.connect(surface_of(), LEFT, RIGHT, LEVEL, budget)
+    found = finder.connect(surface_of(), LEFT, RIGHT, LEVEL, budget=budget)
     assert found.verdict == "not_found"
     assert found.reason == ("depth" if isinstance(finder, LinearPath) else "budget")
     assert found.gradient_steps == 0
     assert found.linear_height == 1.0
     assert 0.999 < found.height <= 1.0
-    near = finder.connect(surface_of(), LEFT, LEFT + 1e-3, LEVEL, budget)
+    near = finder.connect(surface_of(), LEFT, LEFT + 1e-3, LEVEL, budget=budget)
     assert (near.verdict, near.num_beads) == ("connected", 0)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_landscape import LossSurface
-from lightning_landscape.attach.copies import reset_parameters
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
+from lightning_landscape.callbacks.pairings.twin import reset_parameters
 from lightning_landscape.datamodules import PolynomialDataModule
 from lightning_landscape.finders import DynamicStringSampling
 from lightning_landscape.models import PolynomialRegressor

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_landscape import LossSurface
-from lightning_landscape.attach.copies import reset_parameters
 from lightning_landscape.callbacks import AccelerationCertificate, LevelSetConnectivity
+from lightning_landscape.callbacks.pairings.twin import reset_parameters
 from lightning_landscape.cli import main
 from lightning_landscape.datamodules import PolynomialDataModule, SparseCodingDataModule
 from lightning_landscape.models import UnrolledSparseCoder
