@@ -31,7 +31,7 @@ SLOW = (
 )  # fmt: skip
 EPOCHS = 2
 STEPS = 2  # of an epoch
-# Draws its figures, starts W&B and times loop against vmap: for the others these three would take longer than the rest.
+# Draws its figures, starts W&B and times loop against vmap, which one recipe shows as well as all.
 WHOLE = "digits"
 
 SHORT_TRAINER = {
@@ -157,7 +157,7 @@ def test_recipe_trains_the_same_with_its_landscape_callbacks_and_without(
     assert {p.name for p in Path().iterdir()} <= {"short.yaml", "end", "runs"}
     assert list(Path("runs").iterdir()) == [folder]
 
-    recipe["trainer"]["logger"] = False  # starting W&B takes longer than the rest
+    recipe["trainer"]["logger"] = False  # that a logger is left as it is was shown above
     recipe["trainer"]["callbacks"] = [
         callback for callback in recipe["trainer"]["callbacks"] if not callback["class_path"].startswith(OURS)
     ]

@@ -34,7 +34,7 @@ class Summary:
         every_length: normalised length of the weights over all pairs that have a path, accepted or not.
         beads: interior beads over accepted pairs.
         published_length: the published point.
-        published_beads: likewise, interior beads.
+        published_beads: interior beads of the published point.
     """
 
     mode: str

@@ -47,7 +47,7 @@ class Recipe:
         grid: a segment is looked at where t = i / ``grid``, i < ``grid``.
         optimizer: made anew for each network and bead.
         network_check: steps from one look at the metric to the next while a network trains.
-        bead_check: likewise for a bead.
+        bead_check: steps from one look at the metric to the next while a bead trains.
         max_steps: after which we give up; the scripts never do, and their run then leaves no number.
         clip: largest norm of a gradient.
     """

@@ -30,7 +30,7 @@ class Reference:
         optimum: of F*.
         gap: the largest relative duality gap of the optima.
         ista: of F after 0, 1, ... iterations of ISTA.
-        fista: likewise of FISTA.
+        fista: of F after 0, 1, ... iterations of FISTA.
     """
 
     seed: int
