@@ -55,7 +55,7 @@ class LevelSetConnectivity(SearchingCallback):
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
-            loss is a single point. It replaces the finder's own margin.
+            loss is a single point.
         overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
             The straight line, its own measurement and the twin's training come on top. So does one snapshot
             of the weights a check, two with a twin; they are kept.

@@ -58,7 +58,7 @@ class MergeTree(SearchingCallback):
         pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
-        margin: see ``level``; it replaces the finder's own margin too.
+        margin: how far above the largest loss the level lies, as a share of it; searches use it too.
         overhead: each search may spend this share of the training steps between two snapshots; ``None``: no
             limit. Straight lines come on top.
         num_batches: training batches that define E, drawn once without replacement.
