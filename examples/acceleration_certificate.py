@@ -23,7 +23,7 @@ def tell(when: str, values: dict[str, Tensor]) -> None:
             theory = f"at most {values[f'{layer}/bound']:.2f} by theory (ISTA: {values[f'{layer}/ista_bound']:.2f})"
         else:
             lowest = values[f"{layer}/smallest_eigenvalue"]
-            theory = f"theory says nothing, as the smallest eigenvalue of R is {lowest:.4f} and not 0 or more"
+            theory = f"no bound, as the theorem asks for R without negative eigenvalues, and one is {lowest:.4f}"
         print(f"{when}, layer {k}: F - F* is {values[f'val/suboptimality_{k}']:.2f}; {theory}.")
     share = values[f"certificate/design_holds_{DEPTH}"]
     print(f"{when}: the random-design condition holds for {share:.0%} of the signals at the last iterate.")
