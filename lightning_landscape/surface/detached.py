@@ -89,14 +89,14 @@ def detached_copy(module: nn.Module) -> nn.Module:
     return clone
 
 
-def _silence(module: LightningModule, trainer: DetachedTrainer) -> None:
+def _silence(module: LightningModule, stand_in: DetachedTrainer) -> None:
     if module._compiler_ctx is not None:
         # The compiled methods are attributes of the instance that stay bound to the original module.
         for name in _COMPILED_METHODS:
             module.__dict__.pop(name, None)
         module._compiler_ctx = None
     module._fabric = None
-    module._trainer = trainer  # type: ignore[assignment]
+    module._trainer = stand_in  # type: ignore[assignment]
     module.log = ignore  # type: ignore[method-assign]
     module.log_dict = ignore  # type: ignore[method-assign]
     module.print = ignore  # type: ignore[method-assign]
