@@ -115,7 +115,7 @@ def upward(house: House, order: list[str]) -> list[str]:
         here, there = house.room(found.source), house.room(found.target)
         if {here, there} <= places.keys() and places[there] > places[here]:
             problems.append(
-                f"{found}, but {there} stands above {here}: move what both need down, or hand it in as an argument"
+                f"{found}, but {there} comes after {here} on the page: move what both need down, or hand it in as an argument"
             )
     return problems
 
@@ -207,27 +207,32 @@ def _module(root: Path, file: Path) -> str:
 
 
 def _circles(what: str, arrows: list[tuple[str, str, Import]]) -> list[str]:
-    """One message for each group of names of which each reaches every other."""
-    graph: dict[str, set[str]] = {}
-    for source, target, _ in arrows:
-        graph.setdefault(source, set()).add(target)
-    reach = {name: _reached(graph, name) for name in graph}
-    groups = {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in graph if a in reach[a]}
+    """A message for each knot, names of which each reaches every other, with one of its shortest circles."""
+    graph: dict[str, dict[str, Import]] = {}
+    for source, target, found in arrows:
+        graph.setdefault(source, {}).setdefault(target, found)
+    shortest: dict[frozenset[str], list[Import]] = {}
+    reach = {name: _ways(graph, name) for name in graph}
+    for name, ways in reach.items():
+        if name in ways:
+            knot = frozenset(other for other in ways if name in reach.get(other, ()))
+            shortest[knot] = min(shortest.get(knot, ways[name]), ways[name], key=len)
     return [
-        f"a circle of {what} {', '.join(sorted(group))}: take one of these imports out\n  "
-        + "\n  ".join(str(found) for source, target, found in arrows if {source, target} <= group)
-        for group in sorted(groups, key=sorted)
+        f"a circle of {what}: take one of these imports out\n  " + "\n  ".join(map(str, circle))
+        for circle in shortest.values()
     ]
 
 
-def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
-    reached: set[str] = set()
-    waiting = [start]
-    while waiting:
-        for name in graph.get(waiting.pop(), set()) - reached:
-            reached.add(name)
-            waiting.append(name)
-    return reached
+def _ways(graph: Mapping[str, Mapping[str, Import]], start: str) -> dict[str, list[Import]]:
+    """A shortest way to every name that can be reached; to ``start`` itself only where a circle leads back."""
+    ways: dict[str, list[Import]] = {}
+    waiting: list[tuple[str, list[Import]]] = [(start, [])]
+    for name, way in waiting:
+        for target, found in graph.get(name, {}).items():
+            if target not in ways:
+                ways[target] = [*way, found]
+                waiting.append((target, ways[target]))
+    return ways
 
 
 def _asks_for_pairing(node: ast.AST) -> bool:
