@@ -115,7 +115,7 @@ def upward(house: House, order: list[str]) -> list[str]:
         here, there = house.room(found.source), house.room(found.target)
         if {here, there} <= places.keys() and places[there] > places[here]:
             problems.append(
-                f"{found}, but {there} comes after {here} on the page: move what both need down, or hand it in as an argument"
+                f"{found}, but {there} comes after {here} on the page: move down what both need, or hand it in"
             )
     return problems
 
