@@ -25,7 +25,6 @@ from lightning_landscape.finders.search import Ledger, Search
 from tests.cases.surfaces import mse
 from tests.finders.cases import LEFT, RIGHT, network, regression, surface_of, trained, trained_pair
 
-
 WIDTH, SIZE, STEPS = 8, 16, 120  # hidden units, points of a batch, steps of training
 ORDER = torch.tensor([3, 1, 7, 0, 2, 5, 4, 6])
 
