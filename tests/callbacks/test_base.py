@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.demos.boring_classes import BoringModel
 
+from lightning_landscape.attach.copies import TrainedCopy
 from lightning_landscape.callbacks import ForkStability, LevelSetConnectivity, MergeTree, SnapshotRecorder
 from lightning_landscape.callbacks.pairings import PAIRINGS, PairChoice, Pairing
 from lightning_landscape.finders import LinearPath
@@ -109,3 +110,19 @@ def test_a_pairing_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest
         for value in SnapshotStore(tmp_path / "landscape" / "snapshots").load("epoch=001-step=000006").values()
     )
     assert callback.rows[-1]["length"] == pytest.approx(distance**0.5, rel=1e-5)
+
+
+def test_a_copy_cannot_follow_groups_that_it_does_not_have(tmp_path: Path) -> None:
+    class Trained(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.copy = TrainedCopy(trainer, pl_module, lambda twin: None)
+            self.copy.backward(torch.ones(2, 32), 0, 1)
+
+    trained = Trained()
+    fit(tmp_path, trained, max_epochs=1)
+    with pytest.raises(MisconfigurationException, match="has 2 parameter groups and its copy's 1"):
+        trained.copy.step([{"lr": 0.1}, {"lr": 0.2}])
+    before = [parameter.detach().clone() for parameter in trained.copy.module.parameters()]
+    trained.copy.step([{"lr": 0.5}])
+    assert trained.copy.optimizer.param_groups[0]["lr"] == 0.5
+    assert not all(map(torch.equal, before, trained.copy.module.parameters()))

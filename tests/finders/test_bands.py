@@ -6,25 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_landscape import LossSurface
 from lightning_landscape.finders import AutoNEB, PathFinder, SimplifiedString
 from lightning_landscape.finders.auto_neb import _deviation, _tangents
 from lightning_landscape.finders.chain import Segment
 from lightning_landscape.finders.simplified_string import _reflect, _respaced
-
-LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
+from tests.finders.cases import LEFT, RIGHT, surface_of
 
 
 def bent_wells(x: Tensor) -> Tensor:
     """Minima at (-1, 0) and (1, 0), joined by the valley y = 1 - x^2 over a saddle of height 1 at (0, 1)."""
     return (x[0].square() - 1) ** 2 + 4 * (x[1] - 1 + x[0].square()) ** 2
-
-
-def surface_of(energy: Any) -> LossSurface:
-    module = nn.Linear(2, 1, bias=False)
-    return LossSurface(module, [None], lambda module, batch: energy(module.weight[0]), vectorize=False)
 
 
 @pytest.mark.parametrize(

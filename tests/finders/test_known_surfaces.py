@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,48 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from lightning_landscape import Connection, LossSurface
-from lightning_landscape.finders import (
-    AutoNEB,
-    BezierCurve,
-    DynamicStringSampling,
-    Ladder,
-    LinearPath,
-    PathFinder,
-    PolygonalChain,
-    SimplifiedString,
+from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from tests.finders.cases import (
+    FINDERS,
+    LEFT,
+    LEVEL,
+    RIGHT,
+    class_name,
+    each_searcher,
+    reseeded,
+    ring,
+    surface_of,
+    thick_ring,
+    wells,
 )
-
-LEVEL = 0.25
-LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
-OTHERS: list[Callable[[int], PathFinder]] = [
-    lambda seed: PolygonalChain(bends=3, seed=seed, max_steps=400),
-    lambda seed: BezierCurve(bends=2, seed=seed, max_steps=400),
-    lambda seed: AutoNEB(seed=seed),
-    lambda seed: SimplifiedString(seed=seed),
-    lambda seed: Ladder(rungs=[PolygonalChain(max_steps=50), DynamicStringSampling(seed=seed, max_bead_steps=60)]),
-]
-
-
-def surface_of(energy: Callable[[Tensor], Tensor], dimension: int = 2) -> LossSurface:
-    """E as the loss of a tiny module: theta is its weight."""
-    module = nn.Linear(dimension, 1, bias=False)
-    return LossSurface(module, [None], loss_fn=lambda module, batch: energy(module.weight[0]), vectorize=False)
-
-
-def ring(x: Tensor) -> Tensor:
-    return (x.square().sum() - 1) ** 2
 
 
 def tilted_ring(x: Tensor) -> Tensor:
     return ring(x) + 0.2 * x[1]
-
-
-def thick_ring(x: Tensor) -> Tensor:
-    return ring(x[:2]) + x[2:].square().sum()
-
-
-def wells(x: Tensor) -> Tensor:
-    return (x[0].square() - 1) ** 2 + x[1:].square().sum()
 
 
 def fine_height(surface: LossSurface, found: Connection) -> float:
@@ -62,19 +37,7 @@ def fine_height(surface: LossSurface, found: Connection) -> float:
     return surface.losses(found.path(t)).max().item()
 
 
-@pytest.mark.parametrize(
-    "finder",
-    [
-        LinearPath(),
-        DynamicStringSampling(),
-        DynamicStringSampling(split="midpoint"),
-        PolygonalChain(),
-        BezierCurve(),
-        AutoNEB(),
-        SimplifiedString(),
-        Ladder(),
-    ],
-)
+@pytest.mark.parametrize("finder", [*FINDERS, DynamicStringSampling(split="midpoint")], ids=class_name)
 @pytest.mark.parametrize("dimension", [1, 2, 50])
 def test_a_quadratic_bowl_is_connected_by_the_straight_line(finder: Any, dimension: int) -> None:
     surface = surface_of(lambda x: (x.square() * torch.arange(1, dimension + 1)).sum(), dimension)
@@ -119,13 +82,13 @@ def test_the_ring_is_connected_around_its_hole_by_almost_the_shortest_way(seed: 
     assert found.normalized_length == pytest.approx(found.length / 2)
 
 
-@pytest.mark.parametrize("make", OTHERS)
+@each_searcher
 @pytest.mark.parametrize("seed", range(2))
-def test_every_finder_passes_around_the_hole_of_the_ring(make: Callable[[int], PathFinder], seed: int) -> None:
+def test_every_finder_passes_around_the_hole_of_the_ring(finder: PathFinder, seed: int) -> None:
     surface = surface_of(thick_ring, 12)
     start = torch.zeros(12)
     start[0] = 1.0
-    found = make(seed).connect(surface, start, -start, LEVEL)
+    found = reseeded(finder, seed).connect(surface, start, -start, LEVEL)
     assert found.verdict == "connected"
     assert found.linear_height == pytest.approx(1.0)
     assert fine_height(surface, found) <= LEVEL + 1e-4
@@ -178,13 +141,13 @@ def test_two_wells_with_a_saddle_of_1_are_never_connected_below_it(seed: int, le
     assert found.height <= 1.02
 
 
-@pytest.mark.parametrize("make", OTHERS)
+@each_searcher
 @pytest.mark.parametrize("level", [0.0, 0.9, 0.999])
-def test_no_finder_connects_two_wells_below_their_saddle(make: Callable[[int], PathFinder], level: float) -> None:
+def test_no_finder_connects_two_wells_below_their_saddle(finder: PathFinder, level: float) -> None:
     surface = surface_of(wells, 3)
     shift = torch.randn(2, 3, generator=torch.Generator().manual_seed(1)) * (0.2 if level > 0.5 else 0.0)
     start, end = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]]) + shift
-    found = make(0).connect(surface, start, end, level)
+    found = finder.connect(surface, start, end, level)
     assert found.verdict == "not_found"
     assert found.reason in ("bead", "depth")
     assert 1.0 - 1e-4 <= found.height <= min(1.02, found.linear_height + 1e-3)
@@ -275,10 +238,10 @@ def test_a_network_with_two_hidden_units_swapped_is_not_connected_to_itself(
     assert dets[-1] < -0.99
 
 
-@pytest.mark.parametrize("make", OTHERS)
-def test_no_finder_connects_a_network_to_itself_with_two_units_swapped(make: Callable[[int], PathFinder]) -> None:
+@each_searcher
+def test_no_finder_connects_a_network_to_itself_with_two_units_swapped(finder: PathFinder) -> None:
     surface = three_units([0, 1, 2])
-    found = make(0).connect(surface, surface.point(), three_units([1, 0, 2]).point(), BARRIER - 1e-3)
+    found = finder.connect(surface, surface.point(), three_units([1, 0, 2]).point(), BARRIER - 1e-3)
     assert found.verdict == "not_found"
     assert found.reason in ("bead", "depth")
     assert BARRIER <= found.height <= found.linear_height

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -23,17 +22,11 @@ from lightning_landscape.finders import (
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.ladder import _aligned
 from lightning_landscape.finders.search import Ledger, Search
+from tests.cases.surfaces import mse
+from tests.finders.cases import LEFT, RIGHT, network, regression, surface_of, trained, trained_pair
 
-LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
-
-
-def ring(x: Tensor) -> Tensor:
-    return (x.square().sum() - 1) ** 2
-
-
-def surface_of(energy: Any = ring) -> LossSurface:
-    module = nn.Linear(2, 1, bias=False)
-    return LossSurface(module, [None], lambda module, batch: energy(module.weight[0]), vectorize=False)
+WIDTH, SIZE, STEPS = 8, 16, 120  # hidden units, points of a batch, steps of training
+ORDER = torch.tensor([3, 1, 7, 0, 2, 5, 4, 6])
 
 
 class Rung(PathFinder):
@@ -107,43 +100,12 @@ def test_the_rungs_by_default_and_none_at_all() -> None:
         Ladder(rungs=[])
 
 
-# Alignment
-
-
-def mse(module: nn.Module, batch: Any) -> Tensor:
-    return nn.functional.mse_loss(module(batch[0]), batch[1])
-
-
-def network(seed: int, norm: bool = False) -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        middle = [nn.BatchNorm1d(8)] if norm else []
-        return nn.Sequential(nn.Linear(2, 8), *middle, nn.Tanh(), nn.Linear(8, 1))
-
-
-def regression() -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 16, 2, generator=generator)
-    return [(part, (part[:, :1] * part[:, 1:]).tanh()) for part in x]
-
-
-def trained(seed: int, norm: bool = False) -> nn.Sequential:
-    module = network(seed, norm)
-    optimizer = torch.optim.Adam(module.parameters(), 0.02)
-    for batch in itertools.islice(itertools.cycle(regression()), 120):
-        optimizer.zero_grad()
-        mse(module, batch).backward()
-        optimizer.step()
-    return module
+def trained_module(*, norm: bool = False) -> nn.Sequential:
+    return trained(network(1, WIDTH, norm=norm), regression(SIZE), STEPS)
 
 
 def surface_over(module: nn.Module, **options: Any) -> LossSurface:
-    return LossSurface(module, regression(), mse, vectorize=False, **options)
-
-
-def trained_pair() -> tuple[LossSurface, Tensor, Tensor]:
-    modules = trained(1), trained(2)
-    return surface_over(modules[0]), *(surface_over(module).point() for module in modules)
+    return LossSurface(module, regression(SIZE), mse, vectorize=False, **options)
 
 
 def permuted(module: nn.Sequential, order: Tensor) -> Tensor:
@@ -159,11 +121,8 @@ def permuted(module: nn.Sequential, order: Tensor) -> Tensor:
     return surface.point(state)
 
 
-ORDER = torch.tensor([3, 1, 7, 0, 2, 5, 4, 6])
-
-
 def test_a_permuted_copy_is_reached_by_standing_still_and_said_to_be_aligned() -> None:
-    module = trained(1)
+    module = trained_module()
     surface = surface_over(module)
     start, end = surface.point(), permuted(module, ORDER)
     plain = Ladder(rungs=[Rung()]).connect(surface, start, end)
@@ -181,7 +140,7 @@ def test_a_permuted_copy_is_reached_by_standing_still_and_said_to_be_aligned() -
 
 
 def test_a_path_to_the_copy_ends_in_a_point_of_the_same_loss_under_a_strict_level() -> None:
-    surface, start, end = trained_pair()
+    surface, start, end = trained_pair(WIDTH, SIZE, STEPS)
     for first, last in ((start, end), (end, start)):
         found = Ladder(align=True).connect(surface, first, last)
         assert found.aligned
@@ -198,7 +157,7 @@ def test_a_path_to_the_copy_ends_in_a_point_of_the_same_loss_under_a_strict_leve
 
 
 def test_a_line_below_the_level_is_not_aligned() -> None:
-    surface, start, end = trained_pair()
+    surface, start, end = trained_pair(WIDTH, SIZE, STEPS)
     found = Ladder(align=True).connect(surface, start, end, level=1e3)
     assert (found.verdict, found.aligned) == ("connected", False)
     assert found.path is not None
@@ -207,7 +166,7 @@ def test_a_line_below_the_level_is_not_aligned() -> None:
 
 def test_a_copy_that_is_no_copy_is_refused() -> None:
     # Running statistics are no coordinates: frozen, they stay in the old order.
-    module = trained(1, norm=True)
+    module = trained_module(norm=True)
     end = permuted(module, ORDER)
     surface = surface_over(module, batch_norm="frozen")
     line = Segment(surface.point(), end)

@@ -12,12 +12,7 @@ from lightning_landscape import LossSurface
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.finders.training import Watch
-
-LEFT, RIGHT = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0])
-
-
-def ring(x: Tensor) -> Tensor:
-    return (x.square().sum() - 1) ** 2
+from tests.finders.cases import LEFT, RIGHT, ring
 
 
 def running(level: float, batches: int = 1) -> Search:

@@ -1,0 +1,62 @@
+"""Dynamic string sampling: its options, its optimisers, and where it gives up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from torch.optim import SGD, AdamW, RMSprop
+
+from lightning_landscape.finders import DynamicStringSampling
+from tests.finders.cases import LEFT, LEVEL, RIGHT, lbfgs, surface_of
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"alpha": 0.0}, r"alpha must lie in \(0, 1\], got 0.0"),
+        ({"alpha": 1.02}, r"alpha must lie in \(0, 1\], got 1.02"),
+        ({"alpha": math.nan}, r"alpha must lie in \(0, 1\], got nan"),
+        ({"max_depth": 0}, "max_depth must be at least 1, got 0"),
+        ({"max_bead_steps": 0}, "max_bead_steps must be at least 1, got 0"),
+        ({"shorten": -1}, "shorten must be at least 0, got -1"),
+        ({"split": "middle"}, "split must be 'argmax' or 'midpoint', got 'middle'"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DynamicStringSampling(**arguments)
+
+
+@pytest.mark.parametrize("split", ["argmax", "midpoint"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        None,
+        lambda points: SGD(points, lr=0.05, momentum=0.9),
+        lambda points: AdamW(points, lr=0.05),
+        lambda points: RMSprop(points, lr=0.05),
+        lbfgs,
+    ],
+)
+def test_beads_are_trained_by_any_optimiser(optimizer: Any, split: Any) -> None:
+    found = DynamicStringSampling(optimizer=optimizer, split=split).connect(surface_of(), LEFT, RIGHT, LEVEL)
+    assert found.verdict == "connected"
+    assert found.num_beads >= 1
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.98, 0.5, 0.01])
+def test_any_share_of_the_level_may_be_the_target_of_beads(alpha: float) -> None:
+    found = DynamicStringSampling(alpha=alpha).connect(surface_of(), LEFT, RIGHT, LEVEL)
+    assert found.verdict == "connected"
+    assert found.height <= LEVEL
+
+
+def test_a_search_ends_at_its_depth_and_at_the_steps_of_a_bead() -> None:
+    shallow = DynamicStringSampling(max_depth=1).connect(surface_of(), LEFT, RIGHT, 1e-3)
+    assert (shallow.verdict, shallow.reason, shallow.num_beads) == ("not_found", "depth", 1)
+    assert shallow.height < shallow.linear_height
+    hasty = DynamicStringSampling(max_bead_steps=1).connect(surface_of(), LEFT, RIGHT, 1e-3)
+    assert (hasty.verdict, hasty.reason) == ("not_found", "bead")
