@@ -77,13 +77,9 @@ KINDS = {
     "two examples": Kind(Plain, lambda: loader(2)),
     "larger batch": Kind(Plain, lambda: loader(10)),
 }
-
-
 PAIRS = [(kind, "lagged") for kind in KINDS]
 PAIRS += [(kind, "first") for kind in ("gcn", "gan", "frozen backbone")]
 PAIRS += [(kind, "reference") for kind in ("classifier", "lstm", "vae", "transformer")]
-
-
 PAIRS += [
     (kind, "twin") for kind in ("classifier", "autoencoder", "lstm", "gcn", "transformer", "kept losses", "iterable")
 ]
