@@ -14,7 +14,6 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import FSDPStrategy
 from resumable import Net, data
-from test_bit_identity import CASES, Scheduled, assert_same, images, train
 from test_merge_tree import fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -26,6 +25,8 @@ from lightning_landscape.models import ImageClassifier
 from lightning_landscape.storage.named_tensors import module_state
 from lightning_landscape.surface import loss_surface as surface
 from lightning_landscape.surface.classification_error import classification_error
+from tests.callbacks.fingerprints import assert_same, train
+from tests.callbacks.watched_cases import CASES, Scheduled, images
 
 FAST = {"num_batches": 2, "samples": 3, "on_error": "raise"}
 

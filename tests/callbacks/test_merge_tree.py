@@ -16,13 +16,14 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import FSDPStrategy
 from resumable import Net, data
-from test_bit_identity import CASES, assert_same, train
 
 from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree, SnapshotRecorder, merge_tree
 from lightning_landscape.components import merge_tree as components
 from lightning_landscape.finders import DynamicStringSampling, LinearPath
 from lightning_landscape.storage.snapshots import SnapshotStore
 from lightning_landscape.surface import loss_surface as surface
+from tests.callbacks.fingerprints import assert_same, train
+from tests.callbacks.watched_cases import CASES
 
 FAST = {"num_batches": 2, "on_error": "raise"}
 

@@ -1,14 +1,9 @@
+"""The CIFAR data modules: what they unpack, serve, download and refuse."""
+
 from __future__ import annotations
 
 import hashlib
-import io
-import multiprocessing
-import os
 import pickle
-import shutil
-import signal
-import tarfile
-from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,78 +17,22 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from lightning_landscape.datamodules import CIFAR10DataModule, CIFAR100DataModule
-from lightning_landscape.storage.atomic import CorruptFileError
-
-PER_BATCH, NUM_TEST = 12, 10
-NUM_TRAIN = 5 * PER_BATCH
-BASE = "cifar-10-batches-py"
-BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
-fork = multiprocessing.get_context("fork")
-
-
-def pixels(name: str) -> np.ndarray:
-    count = NUM_TEST if name == "test_batch" else PER_BATCH
-    return np.random.default_rng([*name.encode()]).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-
-
-def small_cifar() -> dict[str, bytes]:
-    """The seven files with a few random images each; the label of an image is its number in the file, modulo 10."""
-    content: dict[str, Any] = {"batches.meta": {"label_names": [*"abcdefghij"]}}
-    for name in (*BATCHES, "test_batch"):
-        images = pixels(name)
-        content[name] = {"data": images.reshape(len(images), -1), "labels": [n % 10 for n in range(len(images))]}
-    return {name: pickle.dumps(value) for name, value in content.items()}
-
-
-FILES = small_cifar()
-
-
-@pytest.fixture(autouse=True)
-def _published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the checksums of the small files the ones that torchvision publishes, and the network unreachable."""
-    md5 = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in BATCHES])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5["batches.meta"]})
-    monkeypatch.setattr(CIFAR10, "url", "file:///nowhere/cifar-10-python.tar.gz")
-
-
-def pack(path: Path, files: dict[str, bytes], inside: str = BASE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, f"w:{path.suffix.removeprefix('.')}") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{inside}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """The folder in which the archive lies."""
-    return pack(tmp_path / "source" / f"{BASE}.tar.gz", FILES).parent
-
-
-def prepared(root: Path, source: Path, **arguments: Any) -> CIFAR10DataModule:
-    data = CIFAR10DataModule(root=root, source=source, **{"val_size": 10, "batch_size": 8, **arguments})
-    data.prepare_data()
-    return data
-
-
-def cached(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (root / BASE).iterdir()}
+from tests.datamodules.cifar_files import (
+    BASE,
+    BATCHES,
+    FILES,
+    NUM_TEST,
+    NUM_TRAIN,
+    PER_BATCH,
+    cached,
+    pack,
+    pixels,
+    prepared,
+    write,
+)
+from tests.datamodules.cifar_files import _published as _published
+from tests.datamodules.cifar_files import root as root
+from tests.datamodules.cifar_files import source as source
 
 
 @pytest.mark.parametrize(
@@ -175,108 +114,6 @@ def test_an_empty_source_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"source='.*' must be a folder that holds cifar-10-python.tar.gz,"):
         prepared(root, tmp_path)
     assert not root.exists()
-
-
-DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "truncated": (lambda content: content[: len(content) // 2], "is damaged"),
-    "no archive": (lambda content: b"<html>" * 1000, "is damaged"),
-    "empty": (lambda content: b"", "is damaged"),
-    "altered": (lambda content: content[:2000] + bytes([content[2000] ^ 255]) + content[2001:], "is damaged"),
-}
-
-
-@pytest.mark.parametrize("kind", ["gz", "xz"])
-@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_archive_is_named_and_leaves_whole_files_alone(
-    root: Path, tmp_path: Path, kind: str, damage: Callable[[bytes], bytes], message: str
-) -> None:
-    archive = pack(tmp_path / "source" / f"{BASE}.tar.{kind}", FILES)
-    archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(CorruptFileError, match=message) as caught:
-        prepared(root, archive.parent)
-    assert str(archive) in str(caught.value)
-    if (root / BASE).exists():
-        assert cached(root).items() <= FILES.items()
-
-
-def test_an_archive_with_a_wrong_or_a_missing_file_is_refused(root: Path, tmp_path: Path) -> None:
-    wrong = pack(tmp_path / "wrong" / f"{BASE}.tar.gz", FILES | {"data_batch_4": FILES["data_batch_3"]})
-    with pytest.raises(CorruptFileError, match=r"data_batch_4 in .* is damaged: its md5 is \w+ and should be"):
-        prepared(root, wrong.parent)
-    assert "data_batch_4" not in cached(root)
-    few = pack(tmp_path / "few" / f"{BASE}.tar.gz", {n: FILES[n] for n in FILES if n != "test_batch"})
-    with pytest.raises(CorruptFileError, match="it lacks test_batch"):
-        prepared(root, few.parent)
-
-
-def test_a_hostile_archive_writes_nothing_outside_and_no_link(root: Path, tmp_path: Path) -> None:
-    path = tmp_path / "source" / f"{BASE}.tar.gz"
-    path.parent.mkdir()
-    secret = tmp_path / "secret"
-    secret.write_bytes(FILES["test_batch"])
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in {"../../escaped": b"x", "/tmp/h_absolute": b"x", f"{BASE}/extra": b"x"}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        link = tarfile.TarInfo(f"{BASE}/test_batch")
-        link.type, link.linkname = tarfile.SYMTYPE, str(secret)
-        archive.addfile(link)
-    with pytest.raises(CorruptFileError, match="it lacks data_batch_1, "):
-        prepared(root, path.parent)
-    assert {p.name for p in tmp_path.rglob("*")} == {"secret", "source", path.name}
-    assert not Path("/tmp/h_absolute").exists()
-
-
-def test_a_damaged_cache_is_named_and_made_anew_from_a_source(root: Path, source: Path) -> None:
-    prepared(root, source)
-    kept = (root / BASE / "data_batch_1").stat().st_mtime_ns
-    path = root / BASE / "data_batch_2"
-    path.write_bytes(FILES["data_batch_2"][:-1])
-    for call in ("prepare_data", "setup"):
-        with pytest.raises(CorruptFileError, match="data_batch_2 is damaged: its md5 is") as caught:
-            getattr(CIFAR10DataModule(root=root), call)()
-        assert f"root={str(root)!r}" in str(caught.value)
-    prepared(root, source)
-    assert cached(root) == FILES
-    assert (root / BASE / "data_batch_1").stat().st_mtime_ns == kept
-
-
-def test_a_whole_cache_needs_no_source(root: Path, source: Path) -> None:
-    prepared(root, source)
-    shutil.rmtree(source)
-    prepared(root, source).setup()
-    CIFAR10DataModule(root=root, download=True).prepare_data()
-
-
-def prepare_together(root: Path, source: Path, gate: Any) -> None:
-    gate.wait()
-    prepared(root, source)
-
-
-def test_processes_that_prepare_at_once_do_not_clash(root: Path, source: Path) -> None:
-    gate = fork.Barrier(3)
-    processes = [fork.Process(target=prepare_together, args=(root, source, gate)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 3
-    assert cached(root) == FILES
-
-
-def prepare_until_killed(root: Path, source: Path) -> None:
-    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
-    prepared(root, source)
-
-
-def test_a_killed_process_leaves_no_half_file(root: Path, source: Path) -> None:
-    process = fork.Process(target=prepare_until_killed, args=(root, source))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert not set(FILES) & {path.name for path in (root / BASE).iterdir()}
-    prepared(root, source).setup()
 
 
 def test_downloads_what_is_missing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

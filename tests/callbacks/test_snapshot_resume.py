@@ -1,0 +1,101 @@
+"""SnapshotRecorder over several fits: resumed runs, fresh runs, and recorders side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lightning_landscape.callbacks.snapshots import SnapshotRecorder
+from tests.callbacks.snapshot_runs import STEPS, Net, data, fit, names, trainer_for
+
+
+@pytest.mark.parametrize(
+    ("hook", "settings"),
+    [
+        ("training_step", {"every_n_steps": 2, "every_n_epochs": 1}),
+        ("training_step", {"monitor": "metric", "thresholds": [0.85, 0.75, 0.45, 0.15]}),
+        ("validation_step", {"monitor": "metric", "thresholds": [0.85, 0.65]}),
+        ("on_train_epoch_end", {"monitor": "metric", "thresholds": [0.95, 0.85, 0.75, 0.65]}),
+    ],
+)
+@pytest.mark.parametrize("stop", ["epoch", "step"])
+def test_resumed_run_saves_what_an_uninterrupted_one_saves(
+    tmp_path: Path, hook: str, settings: dict[str, Any], stop: str
+) -> None:
+    values = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
+    whole = SnapshotRecorder(tmp_path / "whole", **settings)
+    fit(tmp_path, Net(values, hook), whole, max_epochs=4)
+    assert len(whole.snapshots) > 1
+
+    every = {"every_n_epochs": 1} if stop == "epoch" else {"every_n_train_steps": 2}
+    checkpoint = ModelCheckpoint(tmp_path / "ckpt", save_top_k=-1, filename="{step}", **every)
+    first = SnapshotRecorder(tmp_path / "parts", **settings)
+    fit(tmp_path, Net(values, hook), first, checkpoint, max_epochs=2, enable_checkpointing=True)
+    at = tmp_path / "ckpt" / ("step=3.ckpt" if stop == "epoch" else "step=4.ckpt")
+    for snapshot in first.snapshots:
+        if snapshot.step > (3 if stop == "epoch" else 4):
+            first.store.delete(snapshot.name)
+    second = SnapshotRecorder(tmp_path / "parts", **settings)
+    fit(tmp_path, Net(values, hook), second, max_epochs=4, ckpt_path=at)
+    assert names(second) == names(whole)
+    assert [snapshot.name for snapshot in second.store] == [snapshot.name for snapshot in whole.store]
+    if stop == "epoch":  # the order of batches within an epoch is not restored by Lightning
+        rows = [(s.loss, s.metadata) for s in second.snapshots]
+        assert rows == [(s.loss, s.metadata) for s in whole.snapshots]
+
+
+def test_resume_into_another_folder_says_where_the_earlier_snapshots_are(tmp_path: Path) -> None:
+    first = SnapshotRecorder(tmp_path / "one", every_n_epochs=1)
+    fit(tmp_path, Net(), first, max_epochs=1).save_checkpoint(tmp_path / "run.ckpt")
+    second = SnapshotRecorder(tmp_path / "two", every_n_epochs=1)
+    with pytest.warns(UserWarning, match=rf"resumed run are in {tmp_path}/one.*pass dirpath"):
+        fit(tmp_path, Net(), second, max_epochs=2, ckpt_path=tmp_path / "run.ckpt")
+    assert names(second) == ["epoch=001-step=000006"]
+
+
+def test_state_is_plain_data_that_weights_only_loads(tmp_path: Path) -> None:
+    recorder = SnapshotRecorder(monitor="metric", thresholds=[0.5, 0.1], every_n_epochs=2)
+    trainer = fit(tmp_path, Net([0.4]), recorder, max_epochs=2)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["callbacks"][recorder.state_key]
+    assert saved == recorder.state_dict()
+    assert saved == {
+        "folder": str(tmp_path / "snapshots"),
+        "snapshots": {snapshot.name: snapshot.content_hash for snapshot in recorder.snapshots},
+        "passed": [[0.5, "epoch=000-step=000001"]],
+    }
+    assert names(recorder) == ["epoch=000-step=000001", "epoch=001-step=000006"]
+
+
+def test_fresh_run_with_the_same_recorder_starts_afresh(tmp_path: Path) -> None:
+    recorder = SnapshotRecorder(monitor="metric", thresholds=[0.5], every_n_epochs=1)
+    for folder in ("one", "two"):
+        fit(tmp_path / folder, Net([0.4]), recorder, max_epochs=1)
+        assert recorder.store.dirpath == tmp_path / folder / "snapshots"
+        assert names(recorder) == ["epoch=000-step=000001", "epoch=000-step=000003"]
+
+
+def test_run_that_goes_on_keeps_its_state(tmp_path: Path, recwarn) -> None:
+    recorder, module = SnapshotRecorder(monitor="metric", thresholds=[0.5]), Net([0.4])
+    trainer = fit(tmp_path, module, recorder, max_epochs=1)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, data())
+    assert trainer.global_step == 2 * STEPS
+    assert not [w for w in recwarn if "finds no such metric" in str(w.message)]
+    assert names(recorder) == ["epoch=000-step=000001"]
+
+
+def test_two_recorders_live_side_by_side(tmp_path: Path) -> None:
+    recorders = [SnapshotRecorder(every_n_epochs=2, name=name) for name in ("a", "b")]
+    recorders.append(SnapshotRecorder(every_n_epochs=1))
+    assert len({recorder.state_key for recorder in recorders}) == 3
+    fit(tmp_path, Net(), *recorders, max_epochs=2)
+    assert names(recorders[0]) == ["a-epoch=001-step=000006"]
+    assert names(recorders[1]) == ["b-epoch=001-step=000006"]
+    assert len(recorders[2].store) == 4
+    with pytest.raises(RuntimeError, match="state_key"):
+        trainer_for(tmp_path, SnapshotRecorder(every_n_epochs=2), SnapshotRecorder(every_n_epochs=2))
