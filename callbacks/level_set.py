@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -322,6 +322,6 @@ class LevelSetConnectivity(SearchingCallback):
         save_figure(figures["history"], folder / "history.png")
         self.publish(trainer, self._log.rows, row["check"], row["step"], figures, None if failed else connection)
 
-    def scalars(self, row: Any) -> dict[str, float]:
+    def scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The logged numbers of a row; ``connected`` is 1 or 0."""
         return super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})

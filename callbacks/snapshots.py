@@ -138,6 +138,11 @@ class SnapshotRecorder(LandscapeCallback):
                 "dirpath=... to have them in one folder"
             )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until training starts; a checkpoint of 0.1.0 calls the folder by another name."""
+        renamed = {"folder" if key == "dirpath" else key: value for key, value in state_dict.items()}
+        super().load_state_dict(renamed)
+
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Counts epochs and steps from the present ones."""
         self._epoch, self._last_step = trainer.current_epoch, trainer.global_step

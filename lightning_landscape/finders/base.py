@@ -95,8 +95,8 @@ class PathFinder(ABC):
             ``endpoint``, a loss that is not finite at an endpoint for ``diverged``.
 
         Raises:
-            ValueError: if the endpoints do not both have shape (P,), ``level`` is NaN, or ``margin`` negative
-                or not finite.
+            ValueError: if the endpoints do not both have shape (P,), or ``level`` is NaN; without a level, if
+                ``margin`` is negative or not finite.
         """
         for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
             if theta.shape != (surface.dimension,):

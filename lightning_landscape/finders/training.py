@@ -1,4 +1,4 @@
-"""How the points of a path take their steps: optimisers at the scale of the pair, and averages of iterates."""
+"""How the points of a path are trained: the steps they take, their averages, and when the path is looked at."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from lightning_landscape.path import Path
 OptimizerFactory = Callable[[Iterable[Tensor]], Optimizer]
 _STEP = 0.05  # step of Adam, as a share of the root mean square difference of a coordinate
 _RECENCY = 8  # of the polynomial-decay average (Shamir & Zhang 2013), their eta
+_PAUSE = 5  # least training steps between looks
+_WHOLE = 4  # looks before the first that is whole
 
 
 def relative_adam(length: float, dimension: int) -> OptimizerFactory:
@@ -37,12 +39,6 @@ def relative_adam(length: float, dimension: int) -> OptimizerFactory:
 def averaging_weight(step: int) -> float:
     """Weight of the iterate of ``step`` = 1, 2, ... in the running average: the first replaces what was there."""
     return (_RECENCY + 1) / (_RECENCY + step)
-
-
-_PAUSE = 5  # least training steps between looks
-
-
-_WHOLE = 4  # looks before the first that is whole
 
 
 class Watch:

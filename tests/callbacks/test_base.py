@@ -126,3 +126,28 @@ def test_a_copy_cannot_follow_groups_that_it_does_not_have(tmp_path: Path) -> No
     trained.copy.step([{"lr": 0.5}])
     assert trained.copy.optimizer.param_groups[0]["lr"] == 0.5
     assert not all(map(torch.equal, before, trained.copy.module.parameters()))
+
+
+def test_a_recorder_goes_on_from_a_checkpoint_that_calls_its_folder_dirpath(tmp_path: Path) -> None:
+    first = SnapshotRecorder(every_n_epochs=1)
+    fit(tmp_path, first, max_epochs=1).save_checkpoint(tmp_path / "old.ckpt")
+    checkpoint = torch.load(tmp_path / "old.ckpt", weights_only=False)
+    state = checkpoint["callbacks"][first.state_key]
+    state["dirpath"] = state.pop("folder")
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    resumed = SnapshotRecorder(every_n_epochs=1)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path / "other",
+        accelerator="cpu",
+        logger=False,
+        max_epochs=2,
+        limit_train_batches=3,
+        limit_val_batches=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[resumed],
+    )
+    trainer.fit(BoringModel(), ckpt_path=tmp_path / "old.ckpt", weights_only=False)
+    assert resumed.folder == first.folder
+    assert [snapshot.name for snapshot in resumed.snapshots] == ["epoch=000-step=000003", "epoch=001-step=000006"]
