@@ -5,47 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-
-from pytorch_lightning.cli import LightningCLI
-from pytorch_lightning.loggers import WandbLogger
+from typing import TYPE_CHECKING, Any
 
 from lightning_landscape import __version__
-from lightning_landscape.report.plain_help import PlainLightningParser
+
+# Nothing at the head imports torch, so that `--version` and an answer to a mistyped command come at once.
+if TYPE_CHECKING:
+    from lightning_landscape.cli.training import LandscapeCLI as LandscapeCLI
 
 _EXAMINING = ("connect", "components")
 _SUBCOMMANDS = ("fit", "validate", "test", "predict", *_EXAMINING)
-
-
-class LandscapeCLI(LightningCLI):
-    """A LightningCLI that closes a fit with the tables of what the landscape callbacks have found.
-
-    Model and data are chosen by ``class_path``, so a user's own classes work as they are. The resolved
-    configuration goes to ``resolved_<subcommand>.yaml`` in the run's folder, where ``validate`` does not
-    overwrite what ``fit`` wrote and nothing overwrites a ``config.yaml`` of the user's.
-    """
-
-    def before_instantiate_classes(self) -> None:
-        """Name the saved configuration after the subcommand."""
-        self.save_config_kwargs = {"config_filename": f"resolved_{self.subcommand}.yaml", "overwrite": True}
-
-    def after_fit(self) -> None:
-        """Print what each landscape callback found and where an offline W&B run lies, on rank zero."""
-        # Imported here so that `landscape --help` waits for neither matplotlib nor the path finders.
-        from rich.console import Console
-
-        from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree
-
-        if not self.trainer.is_global_zero:
-            return
-        console = Console()
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # declared nowhere by Lightning
-            if isinstance(callback, LevelSetConnectivity | MergeTree):
-                console.print(callback.summary())
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                console.print(
-                    f"W&B run: {os.path.abspath(os.path.dirname(logger.experiment.dir))}", markup=False, soft_wrap=True
-                )
 
 
 def main(args: list[str] | None = None, prog: str = "landscape") -> None:
@@ -72,12 +41,24 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
         from lightning_landscape.commands import run  # the others wait for neither figures nor finders
 
         sys.exit(run(arguments[0], arguments[1:], prog))
+    from lightning_landscape.cli.training import LandscapeCLI
+    from lightning_landscape.report.plain_help import PlainLightningParser
+
     description = (
         "Train with PyTorch Lightning and read the geometry of the loss. Two more commands examine checkpoints of "
         "finished runs: `%(prog)s connect A B --config RECIPE` and `%(prog)s components FILES --config RECIPE`; "
         "see their --help. `%(prog)s --version` prints the version."
     )
     LandscapeCLI(parser_class=PlainLightningParser, parser_kwargs={"prog": prog, "description": description}, args=args)
+
+
+def __getattr__(name: str) -> Any:
+    """``LandscapeCLI``, imported when it is asked for."""
+    if name != "LandscapeCLI":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lightning_landscape.cli import training
+
+    return training.LandscapeCLI
 
 
 def _refuse(command: str, prog: str) -> None:
