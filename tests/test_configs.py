@@ -20,7 +20,6 @@ import yaml
 from torch import Tensor
 
 from lightning_landscape.cli import main
-from lightning_landscape.surface import loss_surface
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 OURS = "lightning_landscape.callbacks."
@@ -129,7 +128,6 @@ def test_recipe_trains_the_same_with_its_landscape_callbacks_and_without(
     if path.stem != WHOLE:
         request.getfixturevalue("blank_figures")
         monkeypatch.setenv("WANDB_MODE", "disabled")
-        monkeypatch.setattr(loss_surface, "vmap_wins", lambda *args: False)
     text = path.read_text()
     assert f"landscape fit --config configs/{path.name}" in text.partition("seed_everything")[0]
     recipe = yaml.safe_load(text)

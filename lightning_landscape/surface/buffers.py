@@ -36,7 +36,10 @@ def find_running_buffers(
     running = objective.running
     if not running.candidates:
         return
-    objective.install(origin)
+    stored = objective.stored_buffers
+    # From elsewhere: an average that has settled would not move.
+    with objective.started_from({name: _moved(stored[name], 0) for name in running.candidates}):
+        objective.install(origin)
     objective.norms.step()
 
     def run() -> None:
@@ -46,7 +49,6 @@ def find_running_buffers(
 
     running.find(run)
     objective.reset_metrics()
-    stored = objective.stored_buffers
     moved = {name: _moved(stored[name], number) for number, name in enumerate(running.names)}
     for recipe in RECIPES if moved else ():
         running.recipe = recipe
@@ -113,9 +115,9 @@ def compare_with_own_loss(
             names = sorted(running)
             raise ValueError(
                 f"the buffers {names[:3]} cannot be estimated at the point of the state: with its own its loss is "
-                f"{value:.6g}, with estimates {here:.6g} and {there:.6g} from two starts, as where running averages lag "
-                f"behind the weights. Pass buffers={names} to measure both models with the module's, or compare models "
-                "that share them"
+                f"{value:.6g}, with estimates {here:.6g} and {there:.6g} from two starts, as where running averages "
+                f"lag behind the weights. Pass buffers={names} to measure both models with the module's, or compare "
+                "models that share them"
             )
     if here - value > _WORSE * abs(value):
         warnings.warn(

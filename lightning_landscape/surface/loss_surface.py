@@ -24,6 +24,7 @@ from lightning_landscape.surface.evaluation import (
 )
 from lightning_landscape.surface.noise import NoiseMode
 from lightning_landscape.surface.objective import LossFunction, Objective, Settings, StepContext
+from lightning_landscape.surface.random_states import isolated_rng
 from lightning_landscape.surface.work import Work
 
 
@@ -275,8 +276,9 @@ class LossSurface:
             suits = asked or vmap_suits(self.module, self.dimension, self.device)
             fault: str | None = "the loop is faster"
             if suits:
-                batch = self._descended.to_device(next(self.training_stream()))
-                fault = vmap_fault(self._objective, self._descended, self._origin, self._batches(), batch)
+                with isolated_rng():
+                    batch = self._descended.to_device(next(self.training_stream()))
+                    fault = vmap_fault(self._objective, self._descended, self._origin, self._batches(), batch)
             if asked and fault:
                 raise ValueError(f"vectorize=True does not work for this module: {fault}. Leave it out")
             for what, by_vmap in self._choice.items():

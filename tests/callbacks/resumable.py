@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import DynamicStringSampling
-from lightning_landscape.surface import loss_surface as surface
 
 EPOCHS = 5
 SAVED = {
@@ -132,7 +131,6 @@ KILLED = {"lagged": ("search", "snapshot", "rows"), "first": ("search",), "twin"
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     without_figures()
-    surface.vmap_wins = lambda *args: False  # type: ignore[assignment]
     for pairs, moments in KILLED.items():
         for moment in moments:
             child = os.fork()

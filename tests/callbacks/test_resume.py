@@ -23,7 +23,6 @@ from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.storage.rows import NumberedRows
 from lightning_landscape.storage.snapshots import SnapshotError
-from lightning_landscape.surface import loss_surface as surface
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -37,12 +36,6 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("profile_figure", "history_figure", "save_figure"):
         monkeypatch.setattr(level_set, name, getattr(level_set, name))  # so that they come back
     without_figures()
-
-
-@pytest.fixture
-def by_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of separate processes are compared: the clock shall not choose how they round."""
-    monkeypatch.setattr(surface, "vmap_wins", lambda *args: False)
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -70,7 +63,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("by_loop")
 @pytest.mark.parametrize("pairs", PAIRS)
 def test_killed_run_resumes_with_the_rows_of_an_uninterrupted_one(tmp_path: Path, killed: Path, pairs: str) -> None:
     whole = run(tmp_path, pairs)
@@ -95,13 +87,8 @@ def test_killed_run_resumes_with_the_rows_of_an_uninterrupted_one(tmp_path: Path
 
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize("pairs", PAIRS)
-def test_resume_from_an_older_checkpoint_writes_the_later_rows_again(
-    tmp_path: Path, pairs: str, saved: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The clock says the one thing in the first process and the other in the second.
-    monkeypatch.setattr(surface, "vmap_wins", lambda *args: True)
+def test_resume_from_an_older_checkpoint_writes_the_later_rows_again(tmp_path: Path, pairs: str, saved: str) -> None:
     expected = timeless(run(tmp_path / "run", pairs, saved).rows)
-    monkeypatch.setattr(surface, "vmap_wins", lambda *args: False)
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == EPOCHS
     for epoch in (0, 2):
         folder = tmp_path / f"resumed-{epoch}"

@@ -21,7 +21,6 @@ from two_ranks import DEADLINE, Unnormalised
 from lightning_landscape.callbacks import ForkStability, MergeTree, fork, merge_tree
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.storage.named_tensors import content_hash
-from lightning_landscape.surface import loss_surface as surface
 
 
 def error_of(module: Any, batch: Any) -> Tensor:
@@ -98,7 +97,6 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     for module in (merge_tree, fork):
         module.save_figure = lambda *args: None  # type: ignore[attr-defined]
-    surface.vmap_wins = lambda *args: False  # type: ignore[assignment]
     for name, (_, devices, *_) in SCENARIOS.items():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -23,7 +23,6 @@ from torch.utils.data import DataLoader
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import DynamicStringSampling, LinearPath, PathFinder
 from lightning_landscape.storage.named_tensors import content_hash, module_state
-from lightning_landscape.surface import loss_surface as surface
 
 DEADLINE = 100  # seconds after which a rank counts as waiting for ever
 
@@ -156,7 +155,6 @@ def start(folder: Path, name: str, rank: int, port: int) -> int:
 def main(folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
     without_figures()
-    surface.vmap_wins = lambda *args: False  # type: ignore[assignment]
     for name in names or SCENARIOS:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -62,7 +62,7 @@ def test_random_directions_have_the_norm_of_each_filter() -> None:
     plane = Plane.random(surface, theta, torch.Generator().manual_seed(0))
     assert torch.equal(before, torch.get_rng_state())
     for direction in (plane.u, plane.v):
-        parts, weights = surface.state(direction.float()), surface.state(theta)
+        parts, weights = surface.parameters(direction.float()), surface.parameters(theta)
         for name, weight in weights.items():
             if weight.ndim < 2:
                 assert not parts[name].any(), name

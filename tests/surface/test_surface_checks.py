@@ -9,7 +9,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lightning_landscape import LossSurface
 from lightning_landscape.surface.work import Work
@@ -55,14 +54,6 @@ def test_modules_without_real_trainable_parameters_are_refused() -> None:
         LossSurface(nn.LazyLinear(2), pairs(), mse)
     with pytest.raises(ValueError, match="'weight' is complex"):
         LossSurface(nn.Linear(2, 2, dtype=torch.complex64), pairs(), mse)
-
-
-def test_randomness_is_refused_by_name() -> None:
-    def noisy(module: nn.Module, batch: Pair) -> Tensor:
-        return functional.mse_loss(functional.dropout(module(batch[0])), batch[1])
-
-    with pytest.raises(ValueError, match=r"at the same theta; it draws random numbers, by functional dropout"):
-        LossSurface(mlp(), pairs(), noisy)
 
 
 def test_state_kept_between_calls_is_refused_by_name() -> None:
