@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from lightning_landscape.surface.batch_norm import BatchNormMode, BatchNorms
 from lightning_landscape.surface.detached import detached_copy, metrics_of
+from lightning_landscape.surface.matching import matched_state
 
 LossFunction = Callable[[Any, Any], Any]
 
@@ -112,17 +113,9 @@ class Objective(nn.Module):
         """The coordinates (P,) held by named tensors.
 
         Raises:
-            ValueError: if a parameter is missing or has another shape.
+            ValueError: if they are no state of the module, see :func:`matched_state`.
         """
-        missing = [name for name in self.coordinates if name not in state]
-        if missing:
-            raise ValueError(f"{len(missing)} parameters of the module are missing, among them {missing[:3]}")
-        for name, parameter in self.coordinates.items():
-            if state[name].shape != parameter.shape:
-                raise ValueError(
-                    f"parameter {name!r} has shape {tuple(state[name].shape)} where the module has "
-                    f"{tuple(parameter.shape)}: the two are of different architectures"
-                )
+        state = matched_state(self.module, state, partial=True)
         return torch.cat([state[name].detach().to(self.device, self.dtype).reshape(-1) for name in self.coordinates])
 
     def install(self, theta: Tensor) -> None:
