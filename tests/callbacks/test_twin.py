@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAUROC
 
+from lightning_landscape.attach.fresh_weights import reset_parameters
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
-from lightning_landscape.callbacks.pairings.twin import Twin, reset_parameters
+from lightning_landscape.callbacks.pairings.twin import Twin
 from lightning_landscape.finders import LinearPath
 
 SCHEDULERS = torch.optim.lr_scheduler
