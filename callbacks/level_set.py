@@ -83,6 +83,7 @@ class LevelSetConnectivity(SearchingCallback):
     """
 
     place: ClassVar[str] = "landscape"
+    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
         "connected",
         "height",

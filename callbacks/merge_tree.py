@@ -79,6 +79,7 @@ class MergeTree(SearchingCallback):
     """
 
     place: ClassVar[str] = "landscape/tree"
+    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
         "num_points",
         "level",

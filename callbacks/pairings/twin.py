@@ -18,7 +18,7 @@ from lightning_landscape.attach.copies import TrainedCopy, hyperparameters, requ
 from lightning_landscape.attach.fresh_weights import require_fresh, reset_parameters
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.snapshots import SnapshotStore, module_state
 
 Reinitialize = Callable[[pl.LightningModule], None]
 
@@ -66,7 +66,7 @@ class Twin(Pairing):
             MisconfigurationException: for submodules that cannot be reset or still have the module's weights, modules
                 that are lazy, optimisers that cannot be followed, and a checkpoint that was written without a twin.
         """
-        if state is None and trainer.global_step > 0:
+        if state is None and trainer.ckpt_path is not None:
             raise MisconfigurationException(
                 "the checkpoint holds no twin, because this callback was not attached when it was written: start from "
                 "the beginning, or compare with pairs='reference'"
@@ -102,7 +102,7 @@ class Twin(Pairing):
         return self._twin.module
 
     def partner(self, store: SnapshotStore) -> Partner:
-        """The twin's present parameters.
+        """The twin's present weights, buffers included.
 
         Raises:
             RuntimeError: if a step of the twin failed, on any rank: it has stopped, and training goes on.
@@ -111,7 +111,7 @@ class Twin(Pairing):
             self.failure = RuntimeError("a step failed on another rank")
         if self.failure is not None:
             raise RuntimeError(f"the twin has stopped: {self.failure}") from self.failure
-        return dict(self.module.named_parameters())
+        return module_state(self.module)
 
     def companions(self) -> dict[str, nn.Module]:
         """The twin, whose weights are kept beside those of the module."""
