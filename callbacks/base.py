@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_landscape.attach.folders import resolve_folder
+from lightning_landscape.attach.folders import require_writable, resolve_folder
 from lightning_landscape.attach.options import check_choice
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.strategies import require_replicated_weights
@@ -46,6 +47,7 @@ class LandscapeCallback(Callback):
     Attributes:
         place: the folder by default, and what leads the names of the logged numbers.
         metrics: names of the logged numbers, which are fields of a row.
+        inner: names of the folders that it makes in its own.
         files: whether it writes into a folder of its own, into one that several may share, or writes none.
         folder: where the files are; ``None`` before ``setup``.
         active: whether a fit, and no rehearsal, is running or has run.
@@ -53,12 +55,13 @@ class LandscapeCallback(Callback):
     Raises:
         ValueError: for arguments out of range.
         MisconfigurationException: in ``setup``, for strategies that shard weights, and names or folders that two
-            callbacks share.
+            callbacks share; as training starts, for a folder that cannot be written.
     """
 
     place: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Literal["own", "shared", "none"]] = "own"
+    inner: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, dirpath: str | os.PathLike[str] | None, name: str | None, on_error: OnError) -> None:
         check_choice("on_error", on_error, get_args(OnError))
@@ -69,6 +72,7 @@ class LandscapeCallback(Callback):
         self.active = False
         self._prefix = self.place if name is None else f"{self.place}/{name}"
         self._restored: dict[str, Any] | None = None
+        self._examined: weakref.ref[pl.LightningModule] | None = None  # the module of the latest fit
         self.forget()
 
     # What a callback adds
@@ -109,14 +113,15 @@ class LandscapeCallback(Callback):
         if self.files != "none":
             default = self.place if self.files == "shared" else self._prefix
             self.folder = resolve_folder(trainer, self.dirpath, default)
-        if self.files != "shared":
-            self._require_own_place(trainer)
+        self._require_own_place(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Makes ready, from the start or from where a run was interrupted."""
         assert self.folder is not None  # set in setup
-        # A second fit of the same trainer goes on where the first ended.
-        state = self._restored or (self.state_dict() if trainer.global_step > 0 else None) or None
+        # A second fit of the same trainer and module goes on where the first ended; another module begins.
+        same = self._examined is not None and self._examined() is pl_module
+        state = self._restored or (self.state_dict() if trainer.global_step > 0 and same else None) or None
+        self._examined = weakref.ref(pl_module)
         if state is not None and self.dirpath is None and os.path.isdir(state["folder"]):
             # Loggers give a resumed run another version, and with it another default folder.
             self.folder = Path(state["folder"])
@@ -130,6 +135,7 @@ class LandscapeCallback(Callback):
             self.follow(trainer, pl_module, state)
 
         def prepare() -> None:
+            require_writable(folder)
             self.define(trainer, pl_module, state)
             if not rehearsal:
                 self.open(folder, resumed=state is not None)
@@ -219,17 +225,28 @@ class LandscapeCallback(Callback):
     def _require_own_place(self, trainer: pl.Trainer) -> None:
         kind = type(self).__name__
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # declared nowhere by Lightning
-            if other is self or not isinstance(other, LandscapeCallback) or other.files == "shared":
+            if other is self or not isinstance(other, LandscapeCallback) or self.files == other.files == "shared":
                 continue
-            if type(other) is type(self) and other.name == self.name:
-                raise MisconfigurationException(
-                    f"two {kind} callbacks are named {self.name!r} and would log under one name: give each its own "
-                    "name="
-                )
-            if other._prefix == self._prefix:
-                raise MisconfigurationException(
-                    f"{kind} and {type(other).__name__} would both log under {self._prefix}: give one another name="
-                )
-            if self.folder is not None and other.folder == self.folder:
+            if "shared" not in (self.files, other.files):
+                if type(other) is type(self) and other.name == self.name:
+                    raise MisconfigurationException(
+                        f"two {kind} callbacks are named {self.name!r} and would log under one name: give each its own "
+                        "name="
+                    )
+                if other._prefix == self._prefix:
+                    raise MisconfigurationException(
+                        f"{kind} and {type(other).__name__} would both log under {self._prefix}: give one another name="
+                    )
+            mine, theirs = self._places(), other._places()
+            if mine & theirs:
                 whose = f"two {kind} callbacks" if type(other) is type(self) else f"{kind} and {type(other).__name__}"
-                raise MisconfigurationException(f"{whose} would write into {self.folder}: give each its own dirpath=")
+                raise MisconfigurationException(
+                    f"{whose} would write into {min(mine & theirs)}: give each its own dirpath="
+                )
+
+    def _places(self) -> set[Path]:
+        """The folders that it writes into, links followed."""
+        if self.folder is None:
+            return set()
+        folder = self.folder.resolve()
+        return {folder / inner for inner in ("", *self.inner)}

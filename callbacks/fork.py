@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_landscape.attach.child import Schedule, train_child
+from lightning_landscape.attach.copies import require_no_closure, require_steady_groups
 from lightning_landscape.attach.options import check_batches, check_count, check_seed
 from lightning_landscape.attach.probe import probe_surface
 from lightning_landscape.attach.ranks import on_rank_zero
@@ -82,6 +83,7 @@ class ForkStability(LandscapeCallback):
     """
 
     place: ClassVar[str] = "landscape/fork"
+    inner: ClassVar[tuple[str, ...]] = ("states",)
     metrics: ClassVar[tuple[str, ...]] = (
         "loss_barrier",
         "error_barrier",
@@ -144,6 +146,7 @@ class ForkStability(LandscapeCallback):
             raise MisconfigurationException("ForkStability cannot train children by manual optimisation: leave it out")
         if trainer.precision == "16-mixed":
             raise MisconfigurationException("ForkStability has no loss scaling for 16-mixed: use 'bf16-mixed' or 32")
+        require_steady_groups(trainer, "ForkStability")
 
     def forget(self) -> None:
         """No fork."""
@@ -164,6 +167,8 @@ class ForkStability(LandscapeCallback):
             raise MisconfigurationException(
                 f"ForkStability trains children with one optimiser, and the module has {len(trainer.optimizers)}"
             )
+        with isolated_rng(self.seed):
+            require_no_closure(trainer.optimizers[0], "a child of ForkStability")
         # Point by point: by the clock, a resumed run could choose otherwise, and its rows would differ in rounding.
         with isolated_rng(self.seed):
             self._loss = probe_surface(

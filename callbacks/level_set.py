@@ -83,6 +83,7 @@ class LevelSetConnectivity(SearchingCallback):
     """
 
     place: ClassVar[str] = "landscape"
+    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
         "connected",
         "height",
@@ -199,8 +200,13 @@ class LevelSetConnectivity(SearchingCallback):
         # A checkpoint may be saved before the first epoch ends.
         self.expose(trainer, self._values)
 
+    def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
+        """Draws the probe set; now, not at the first check, is the time to miss a partner's file or refuse it."""
+        super().define(trainer, pl_module, state)
+        self._following.read(pl_module)
+
     def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record; now, not at the first check, is the time to miss a file."""
+        """Starts or resumes the record, and looks for the snapshot of an earlier check."""
         assert self._pairing is not None
         self._store = SnapshotStore(folder / "snapshots")
         self._log = NumberedRows(folder / "checks.jsonl")

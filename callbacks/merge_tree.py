@@ -14,13 +14,13 @@ from rich.console import Group, RenderableType
 from torch import Tensor
 
 from lightning_landscape import components
-from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
+from lightning_landscape.callbacks.pairings.reference import read_partner
 from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.components.heights import PairChoice, search_heights
 from lightning_landscape.connection import level_above
@@ -28,7 +28,6 @@ from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
-from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.rows import KeyedRows, NumberedRows
 from lightning_landscape.storage.snapshots import SnapshotStore
 from lightning_landscape.surface import LossFunction, LossSurface
@@ -80,6 +79,7 @@ class MergeTree(SearchingCallback):
     """
 
     place: ClassVar[str] = "landscape/tree"
+    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
         "num_points",
         "level",
@@ -175,11 +175,7 @@ class MergeTree(SearchingCallback):
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Draws the probe set and reads the references: now is the time to find another architecture."""
         super().define(trainer, pl_module, state)
-        assert self._surface is not None
-        self._references = {path: read_reference(path) for path in self.references}
-        for partner in self._references.values():
-            self._surface.point(partner)
-            require_equal_frozen(pl_module, partner)
+        self._references = {path: read_partner(path, pl_module) for path in self.references}
 
     def open(self, folder: Path, resumed: bool) -> None:
         """Starts or resumes the record."""

@@ -29,8 +29,8 @@ from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.probe import probe_surface
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
-from lightning_landscape.storage.named_tensors import clean_name
 from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.matching import matched_state
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -106,21 +106,20 @@ class _Examiner(Callback):
 
     def __init__(self, recipe: Recipe, states: Sequence[State], work: Callable[[LossSurface, list[Tensor]], Any]):
         self._recipe = recipe
-        self._states = states
+        self._states = list(states)
         self._work = work
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Loads the first state where a fit loads a checkpoint: when ``configure_model`` has built all layers."""
-        known = {clean_name(name) for name in pl_module.state_dict()}
-        for number, state in enumerate(self._states, start=1):
-            extra = [name for name in state if name not in known]
-            if extra:
+        for number, state in enumerate(self._states):
+            try:
+                self._states[number] = matched_state(pl_module, state)
+            except ValueError as error:
                 raise RecipeError(
-                    f"checkpoint {number} holds {len(extra)} tensors that the recipe's model lacks, among them "
-                    f"{extra[:3]}: give the recipe that it was trained with"
-                )
+                    f"checkpoint {number + 1} does not fit the recipe's model: {error}: give the recipe that it was "
+                    "trained with"
+                ) from error
         try:
-            # A point that lacks parameters is refused when it is taken.
             pl_module.load_state_dict(dict(self._states[0]), strict=False)
         except RuntimeError as error:
             raise RecipeError(f"the first checkpoint does not fit the recipe's model: {error}") from error

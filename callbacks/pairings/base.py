@@ -19,9 +19,9 @@ PAIRINGS: dict[str, type[Pairing]] = {}  # by the word that ``pairs=`` takes
 class Pairing(ABC):
     """Chooses the partner of the present weights, through the whole life of a run.
 
-    A callback asks :meth:`check` in ``setup``, calls :meth:`setup` on every rank as training starts, tells
-    :meth:`keep`, :meth:`follow` and :meth:`step` of each batch and optimiser step, and at each check asks
-    :meth:`partner` and then tells :meth:`record`, on rank zero. Only :meth:`partner` has to be written.
+    A callback asks :meth:`check` in ``setup``, calls :meth:`setup` on every rank and :meth:`read` on rank zero as
+    training starts, tells :meth:`keep`, :meth:`follow` and :meth:`step` of each batch and optimiser step, and at each
+    check asks :meth:`partner` and then tells :meth:`record`, on rank zero. Only :meth:`partner` has to be written.
 
     ``class Mine(Pairing, word="mine")`` enters a pairing into ``PAIRINGS``, so that ``pairs="mine"`` asks for it. In
     this package it is a file, and a line in ``callbacks/pairings/__init__.py`` that imports it.
@@ -60,6 +60,13 @@ class Pairing(ABC):
             trainer: the trainer, whose fit begins.
             module: the module that trains.
             state: of :meth:`state_dict`, where a run goes on; ``None`` where it begins.
+        """
+
+    def read(self, module: nn.Module) -> None:  # noqa: B027 - most read no file
+        """Reads, on rank zero as training starts, what it compares with from elsewhere.
+
+        Raises:
+            ValueError: if that cannot be read, or is no state of the module.
         """
 
     def keep(self, batch: Any) -> None:  # noqa: B027 - most need no batches

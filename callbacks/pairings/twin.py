@@ -11,12 +11,14 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from lightning_landscape.attach.copies import TrainedCopy, hyperparameters
+from lightning_landscape.attach.copies import TrainedCopy, hyperparameters, require_no_closure, require_steady_groups
+from lightning_landscape.attach.fresh_weights import require_fresh, reset_parameters
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.snapshots import SnapshotStore, module_state
 
 Reinitialize = Callable[[pl.LightningModule], None]
 
@@ -33,7 +35,8 @@ class Twin(Pairing, word="twin"):
 
     Args:
         reinitialize: gives a copy of the module another initialisation; ``None`` calls
-            ``reset_parameters`` of every submodule that owns parameters.
+            ``reset_parameters`` of every submodule that owns parameters, of the weights that weight norm, spectral
+            norm and pruning compute too.
         seed: of the initialisation, and of the twin's own dropout and noise.
     """
 
@@ -47,25 +50,33 @@ class Twin(Pairing, word="twin"):
         """Refuses what no copy can follow.
 
         Raises:
-            MisconfigurationException: for manual optimisation and for losses that are scaled.
+            MisconfigurationException: for manual optimisation, losses that are scaled, and callbacks that add groups
+                of parameters while the module trains.
         """
         if not module.automatic_optimization:
             raise MisconfigurationException("pairs='twin' cannot follow manual optimisation: use another pairing")
         if trainer.precision == "16-mixed":
             raise MisconfigurationException("pairs='twin' has no loss scaling for 16-mixed: use 'bf16-mixed' or 32")
+        require_steady_groups(trainer, "pairs='twin'")
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, state: Mapping[str, Any] | None) -> None:
         """Makes the twin, another initialisation, or the one of a checkpoint.
 
         Raises:
-            MisconfigurationException: for submodules that cannot be reset, optimisers that cannot be followed, and
-                a checkpoint that was written without a twin.
+            MisconfigurationException: for submodules that cannot be reset or still have the module's weights, modules
+                that are lazy, optimisers that cannot be followed, and a checkpoint that was written without a twin.
         """
-        if state is None and trainer.global_step > 0:
+        if state is None and trainer.ckpt_path is not None:
             raise MisconfigurationException(
                 "the checkpoint holds no twin, because this callback was not attached when it was written: start from "
                 "the beginning, or compare with pairs='reference'"
             )
+        for name, parameter in module.named_parameters():
+            if is_lazy(parameter):
+                raise MisconfigurationException(
+                    f"pairs='twin' cannot draw {name}, whose shape is not known yet: run one batch through "
+                    f"{type(module).__name__} before the fit"
+                )
         self._trainer = trainer
         self._batches = 0
         self._groups: list[dict[str, Any]] = []
@@ -76,11 +87,12 @@ class Twin(Pairing, word="twin"):
 
         def reinitialize(twin: pl.LightningModule) -> None:
             (self._reinitialize or reset_parameters)(twin)
-            _require_difference(twin, module)
+            require_fresh(twin, module)
 
         # Scattered, for a module made under the same seed would otherwise draw the very same weights.
         with isolated_rng((self._seed * 2654435761 + 0x9E3779B9) % 2**32):
             self._twin = TrainedCopy(trainer, module, reinitialize)
+            require_no_closure(self._twin.optimizer, "pairs='twin'")
         if state is not None:
             self._load(state)
 
@@ -90,7 +102,7 @@ class Twin(Pairing, word="twin"):
         return self._twin.module
 
     def partner(self, store: SnapshotStore) -> Partner:
-        """The twin's present parameters.
+        """The twin's present weights, buffers included.
 
         Raises:
             RuntimeError: if a step of the twin failed, on any rank: it has stopped, and training goes on.
@@ -99,7 +111,7 @@ class Twin(Pairing, word="twin"):
             self.failure = RuntimeError("a step failed on another rank")
         if self.failure is not None:
             raise RuntimeError(f"the twin has stopped: {self.failure}") from self.failure
-        return dict(self.module.named_parameters())
+        return module_state(self.module)
 
     def companions(self) -> dict[str, nn.Module]:
         """The twin, whose weights are kept beside those of the module."""
@@ -169,40 +181,3 @@ class Twin(Pairing, word="twin"):
         self._twin.optimizer.load_state_dict(state["optimizer"])
         self._batches = state["batches"]
         self.failure = None if state["failure"] is None else RuntimeError(state["failure"])
-
-
-def _require_difference(twin: nn.Module, module: nn.Module) -> None:
-    mine = [parameter for parameter in twin.parameters() if parameter.requires_grad]
-    theirs = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)):
-        raise MisconfigurationException(
-            "the twin has the very weights of the module: pass reinitialize=lambda module: ... that draws new ones"
-        )
-
-
-def reset_parameters(module: nn.Module) -> None:
-    """Calls ``reset_parameters`` of every submodule that owns trainable parameters; frozen ones keep their values.
-
-    This is the initialisation of the layers, not one that the module's own ``__init__`` may give them afterwards.
-
-    Raises:
-        MisconfigurationException: naming the submodules that have no such method.
-    """
-    stubborn = []
-    frozen = {p: p.detach().clone() for p in module.parameters() if not p.requires_grad}
-    # Children first: what owns them may set what their own initialisation does not.
-    for name, child in reversed(list(module.named_modules())):
-        if any(parameter.requires_grad for parameter in child.parameters(recurse=False)):
-            reset = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
-            if callable(reset):
-                reset()
-            else:
-                stubborn.append(f"{name or 'the module itself'} ({type(child).__name__})")
-    with torch.no_grad():
-        for parameter, value in frozen.items():
-            parameter.copy_(value)
-    if stubborn:
-        raise MisconfigurationException(
-            f"pairs='twin' cannot re-initialise {', '.join(stubborn[:5])}: these own parameters and have no "
-            "reset_parameters(). Add one, or pass reinitialize=lambda module: ..., which draws new weights in place"
-        )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -71,6 +72,9 @@ def train_child(
 
     Returns:
         The child's parameters and buffers.
+
+    Raises:
+        MisconfigurationException: if the optimiser of the copy has other groups of parameters than ``optimizer_state``.
     """
 
     def start(child: pl.LightningModule) -> None:
@@ -79,6 +83,17 @@ def train_child(
             part.training = name not in in_eval
 
     child = TrainedCopy(trainer, module, start)
+    theirs, mine = (
+        [len(group["params"]) for group in groups]
+        for groups in (optimizer_state["param_groups"], child.optimizer.param_groups)
+    )
+    if theirs != mine:
+        raise MisconfigurationException(
+            f"at step {first} the optimiser had groups of {theirs} parameters, and configure_optimizers now gives "
+            f"{mine}: the module or a callback adds groups or unfreezes parameters while it trains, which no child can "
+            "follow. Give configure_optimizers all groups from the start, with a learning rate of 0 until they are to "
+            "train"
+        )
     child.optimizer.load_state_dict(copy.deepcopy(dict(optimizer_state)))
     batches_per_step = trainer.accumulate_grad_batches * trainer.world_size
     batches = _endless(TrainingData(trainer))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import BaseFinetuning
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_landscape.surface.detached import detached_copy, metrics_of
@@ -85,6 +88,48 @@ class TrainedCopy:
 def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
     """The ``param_groups`` of an optimiser without the parameters: learning rate, momentum, and the like."""
     return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+
+
+def require_no_closure(optimizer: Optimizer, whose: str) -> None:
+    """Refuses optimisers that evaluate the loss themselves, such as LBFGS; call it inside ``isolated_rng``.
+
+    A step is tried on a copy of the optimiser whose parameters are single zeros.
+
+    Args:
+        optimizer: which is only read.
+        whose: who would step with it, for the message.
+
+    Raises:
+        MisconfigurationException: if ``step()`` fails for want of a closure.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    memo: dict[int, Any] = {id(parameter): nn.Parameter(torch.zeros(1, 1)) for parameter in parameters}
+    for stand_in in list(memo.values()):
+        stand_in.grad = torch.zeros(1, 1)
+    memo[id(optimizer.state)] = defaultdict(dict)
+    try:
+        copy.deepcopy(optimizer, memo).step()
+    except Exception as error:  # whatever an optimiser says; what has nothing to do with a closure is no news
+        if "closure" in str(error) or "'NoneType' object is not callable" in str(error):
+            raise MisconfigurationException(
+                f"{whose} steps on gradients of one batch, and {type(optimizer).__name__}.step needs a closure that "
+                "evaluates the loss anew: train with another optimiser, such as SGD or Adam, or leave it out"
+            ) from error
+
+
+def require_steady_groups(trainer: pl.Trainer, whose: str) -> None:
+    """Refuses callbacks that unfreeze parameters while the module trains, BackboneFinetuning and its kin.
+
+    Raises:
+        MisconfigurationException: saying what to do.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # declared nowhere by Lightning
+        if isinstance(callback, BaseFinetuning):
+            raise MisconfigurationException(
+                f"{whose} cannot follow {type(callback).__name__}, which adds groups of parameters to the optimiser "
+                "while the module trains: give configure_optimizers all groups from the start, with a learning rate of "
+                "0 until they are to train, or leave one of the two out"
+            )
 
 
 class QuietTrainer:

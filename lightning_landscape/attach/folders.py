@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -29,6 +30,23 @@ def resolve_folder(trainer: pl.Trainer, dirpath: str | os.PathLike[str] | None, 
             f"files are written and renamed in a local folder, and {folder!r} is remote: pass dirpath='/a/local/folder'"
         )
     return Path(os.path.abspath(folder))
+
+
+def require_writable(folder: Path) -> None:
+    """Refuses a folder in which no file can be made; it need not be there yet, and nothing is left behind.
+
+    Raises:
+        MisconfigurationException: naming the folder and what stands in the way.
+    """
+    try:
+        nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"1")
+    except OSError as error:
+        raise MisconfigurationException(
+            f"no file can be written into {folder} ({error}): make it a folder that you may write to, or pass another "
+            "dirpath="
+        ) from error
 
 
 def _run_folder(trainer: pl.Trainer) -> str:

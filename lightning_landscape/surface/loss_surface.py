@@ -22,6 +22,7 @@ from lightning_landscape.surface.evaluation import (
     losses_by_loop,
     losses_by_vmap,
 )
+from lightning_landscape.surface.matching import matched_state
 from lightning_landscape.surface.noise import NoiseMode
 from lightning_landscape.surface.objective import LossFunction, Objective, Settings, StepContext
 from lightning_landscape.surface.random_states import isolated_rng
@@ -178,12 +179,14 @@ class LossSurface:
             UserWarning: if E is larger than that loss by more than half.
 
         Raises:
-            ValueError: if ``state`` is none of the module, or has buffers that the loss depends on and that can be
-                neither estimated nor left out; see ``buffers`` of the class.
+            ValueError: if ``state`` is none of the module (:func:`~lightning_landscape.surface.matching.matched_state`),
+                or has buffers that the loss depends on and that can be neither estimated nor left out; see ``buffers``
+                of the class.
         """
         with computing(self._objective.needs_grad):
             if state is None:
                 return self._origin.clone()
+            state = matched_state(self.module, state, partial=True)
             theta = self._objective.flatten(state)
             work = compare_with_own_loss(self._objective, theta, state, self._batches())
         self.work.forward_passes += work * self._num_batches

@@ -154,20 +154,7 @@ class Objective(nn.Module):
         return move_data_to_device(batch, self.device)
 
     def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
-        """The coordinates (P,) held by named tensors.
-
-        Raises:
-            ValueError: if a parameter is missing or has another shape.
-        """
-        missing = [name for name in self.coordinates if name not in state]
-        if missing:
-            raise ValueError(f"{len(missing)} parameters of the module are missing, among them {missing[:3]}")
-        for name, parameter in self.coordinates.items():
-            if state[name].shape != parameter.shape:
-                raise ValueError(
-                    f"parameter {name!r} has shape {tuple(state[name].shape)} where the module has "
-                    f"{tuple(parameter.shape)}: the two are of different architectures"
-                )
+        """The coordinates (P,) held by named tensors, a state of the module (:func:`matched_state`)."""
         return torch.cat([state[name].detach().to(self.device, self.dtype).reshape(-1) for name in self.coordinates])
 
     def install(self, theta: Tensor) -> None:

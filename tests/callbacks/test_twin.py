@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAUROC
 
+from lightning_landscape.attach.fresh_weights import reset_parameters
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
-from lightning_landscape.callbacks.pairings.twin import Twin, reset_parameters
+from lightning_landscape.callbacks.pairings.twin import Twin
 from lightning_landscape.finders import LinearPath
 
 SCHEDULERS = torch.optim.lr_scheduler
@@ -170,6 +171,34 @@ def test_frozen_parameters_stay_and_transformers_are_reset() -> None:
 def test_identical_twin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match="the very weights of the module: pass reinitialize="):
         fit(tmp_path, Net(), Watched(reinitialize=lambda module: None))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_twin_of_computed_weights_starts_and_trains_with_its_own(tmp_path: Path) -> None:
+    class Wide(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 64)), nn.Tanh(), nn.Linear(64, 2))
+
+    module, callback = Wide(), Watched()
+    before = module.net[0].weight.detach().flatten()
+    fit(tmp_path, module, callback)
+    start = Wide()
+    start.load_state_dict(callback.initial)
+    start.net[0](torch.ones(1, 4))
+    assert abs(torch.cosine_similarity(start.net[0].weight.flatten(), before, dim=0)) < 0.2
+    plain = Wide()
+    plain.load_state_dict(callback.initial)
+    fit(tmp_path, plain)
+    assert all(map(torch.equal, callback.twin.state_dict().values(), plain.state_dict().values()))
+
+    def biases(twin: Any) -> None:
+        for layer in twin.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()  # of a weight that the next forward pass overwrites
+
+    with pytest.raises(MisconfigurationException, match=r"among them net\.0\.weight_g, net\.0\.weight_v"):
+        fit(tmp_path, Wide(), Watched(reinitialize=biases))
 
 
 def test_missing_optimizer_cannot_be_followed(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ def test_buffers_of_a_model_that_is_built_late_are_those_of_the_first_state(proj
 
 
 def test_an_end_without_a_loss_is_not_found_and_has_no_slice(project: Path) -> None:
-    torch.save({"state_dict": {"layer.weight": torch.full((1, 2), float("nan"))}}, project / "nan.ckpt")
+    state = {"layer.weight": torch.full((1, 2), float("nan")), "shift": torch.zeros(())}
+    torch.save({"state_dict": state}, project / "nan.ckpt")
     assert run("nan.ckpt", "b.ckpt", "--config=recipe.yaml", "--slice=3") == 3
     assert row(project / "landscape" / "connect")["reason"] == "diverged"
     assert not list((project / "landscape" / "connect").glob("slice*"))
@@ -187,8 +188,8 @@ def test_corrupt_data_are_exit_code_2(project: Path, capsys: pytest.CaptureFixtu
         (["a.ckpt", "b.ckpt", "--device=tpu9"], "device"),
         (["a.ckpt", "small.ckpt"], "shape"),
         (["small.ckpt", "b.ckpt"], "does not fit the recipe's model"),
-        (["a.ckpt", "extra.ckpt"], "holds 1 tensors that the recipe's model lacks"),
-        (["extra.ckpt", "b.ckpt"], "holds 1 tensors that the recipe's model lacks"),
+        (["a.ckpt", "extra.ckpt"], "1 tensors that it lacks: more.weight"),
+        (["extra.ckpt", "b.ckpt"], "1 tensors that it lacks: more.weight"),
         (["a.ckpt", "empty.ckpt"], "missing"),
         (["empty.ckpt", "b.ckpt"], "missing"),
         (["a.ckpt", "b.ckpt", "--config"], "expected one argument"),

@@ -95,7 +95,7 @@ def test_what_cannot_be_estimated_is_refused_by_name_unless_it_is_shared(case: s
 def test_averages_that_lag_behind_the_weights_are_refused() -> None:
     make = lambda: nn.Sequential(MovingAverage(6), nn.Linear(6, 12), Welford(12), nn.Tanh(), nn.Linear(12, 3))  # noqa: E731
     a, b = (trained(make, seed, settle=False) for seed in (1, 2))
-    with pytest.raises(ValueError, match="'2.mean'"):
+    with pytest.raises(ValueError, match=r"'2\.mean'"):
         LossSurface(a, data(), mse).point(b.state_dict())
 
 

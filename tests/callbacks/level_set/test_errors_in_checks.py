@@ -99,10 +99,13 @@ def test_full_disk_under_a_snapshot_fails_that_check_alone(tmp_path: Path, monke
     assert callback.rows[1]["loss_b"] == pytest.approx(callback.rows[2]["loss_a"], rel=1e-6)
 
 
-def test_folder_that_cannot_be_made_only_warns(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_a_folder_that_is_lost_in_training_only_warns(tmp_path: Path) -> None:
+    class InTheWay(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            (tmp_path / "file").write_text("in the way")
+
     callback = attached(tmp_path, dirpath=tmp_path / "file" / "landscape")
-    trainer = trainer_of(tmp_path, callback)
+    trainer = trainer_of(tmp_path, callback, InTheWay())
     with pytest.warns(UserWarning, match=r"failed: NotADirectoryError"):
         trainer.fit(Net())
     assert trainer.global_step == 3 * BATCHES
