@@ -14,14 +14,11 @@ from rich.console import Group, RenderableType
 from torch.optim import Optimizer
 
 from lightning_landscape.attach.frozen import require_equal_frozen
-from lightning_landscape.attach.options import (
-    check_choice,
-    check_share,
-)
+from lightning_landscape.attach.options import check_share
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import OnError
-from lightning_landscape.callbacks.pairings import PAIRINGS, PairChoice, Pairing, Reinitialize
+from lightning_landscape.callbacks.pairings import PairChoice, Pairing, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.connection import Connection, Reason, Verdict
@@ -51,7 +48,7 @@ class LevelSetConnectivity(SearchingCallback):
     Args:
         pairs: ``"lagged"``: the weights of the previous check; ``"first"``: those of the first check;
             ``"reference"``: another run's file; ``"twin"``: a second initialisation, trained in lock-step.
-        every_n_epochs: a check at the end of every n-th epoch.
+        every_n_epochs: a check at the end of every n-th epoch; ``None``: of each, or none under ``every_n_steps``.
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
@@ -60,7 +57,7 @@ class LevelSetConnectivity(SearchingCallback):
             The straight line, its own measurement and the twin's training come on top. So does one snapshot
             of the weights a check, two with a twin; they are kept.
         num_batches: training batches that define E, drawn once without replacement.
-        batches: the batches themselves, for data that cannot be read twice; ``num_batches`` is then unused.
+        batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
         max_seconds: an extra brake on the wall time of a check; results then depend on the machine.
@@ -71,11 +68,15 @@ class LevelSetConnectivity(SearchingCallback):
             ``reset_parameters`` of all its layers.
         seed: of the probe set, the search and the twin.
         on_error: ``"warn"``: a failing check becomes a warning and a ``not_found`` row; ``"raise"``: it ends the run.
+        every_n_steps: a check at the end of the batch that makes every n-th optimiser step (``trainer.global_step``).
+        memory: MiB of the CPU's memory for copies of batches, where the data cannot be read twice (a stream, several
+            loaders): E is then the mean over the first ``num_batches`` that pass, and searches train on a sample of
+            the later ones. The field ``data`` of a row says ``"loader"``, ``"recorded"`` or ``"given"``.
 
     Raises:
         ValueError: for arguments out of range.
-        MisconfigurationException: when training starts, for strategies that shard weights, data that cannot
-            be read twice and modules whose loss needs the trainer, with what to do.
+        MisconfigurationException: when training starts, for strategies that shard weights and modules whose loss needs
+            the trainer, with what to do.
 
     Example:
         >>> callback = LevelSetConnectivity(pairs="lagged", every_n_epochs=5)
@@ -103,7 +104,7 @@ class LevelSetConnectivity(SearchingCallback):
     def __init__(
         self,
         pairs: PairChoice = "lagged",
-        every_n_epochs: int = 1,
+        every_n_epochs: int | None = None,
         finder: PathFinder | None = None,
         level: float | None = None,
         margin: float = 0.05,
@@ -119,29 +120,25 @@ class LevelSetConnectivity(SearchingCallback):
         reinitialize: Reinitialize | None = None,
         seed: int = 0,
         on_error: OnError = "warn",
+        every_n_steps: int | None = None,
+        memory: float = 256.0,
     ) -> None:
-        check_choice("pairs", pairs, PAIRINGS)
-        kind = PAIRINGS[pairs]
-        own = {"reference": reference, "reinitialize": reinitialize}
-        for argument, value in own.items():
-            if value is not None and argument not in kind.options:
-                right = next(name for name, other in PAIRINGS.items() if argument in other.options)
-                raise ValueError(f"{argument} goes with pairs={right!r}, got pairs={pairs!r}")
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize
-        given = own | {"seed": seed}
-        self._following = kind(**{argument: given[argument] for argument in kind.options})
+        self._following = make_pairing(pairs, seed, reference=reference, reinitialize=reinitialize)
         super().__init__(
             every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
             finder=finder,
             level=level,
             margin=margin,
             overhead=overhead,
             num_batches=num_batches,
             batches=batches,
+            memory=memory,
             loss_fn=loss_fn,
             batch_norm=batch_norm,
             seed=seed,
@@ -153,7 +150,7 @@ class LevelSetConnectivity(SearchingCallback):
     @property
     def state_key(self) -> str:
         """Names this callback's state in a checkpoint."""
-        return self._generate_state_key(pairs=self.pairs, every_n_epochs=self.every_n_epochs, name=self.name)
+        return self._generate_state_key(pairs=self.pairs, **self.rhythm, name=self.name)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -163,6 +160,11 @@ class LevelSetConnectivity(SearchingCallback):
     def summary(self) -> RenderableType:
         """The table of all checks and where the files are, for printing with rich."""
         return Group(check_table(self.rows), f"Figures, checks.jsonl and snapshots: {self.folder}")
+
+    @property
+    def accompanied(self) -> bool:
+        """Whether each check keeps models that the pairing trains beside the run."""
+        return self._following.accompanied
 
     def companions(self) -> dict[str, Snapshot]:
         """Snapshots of the models that the pairing trains beside the run, by name, in the order of the checks."""
@@ -219,7 +221,8 @@ class LevelSetConnectivity(SearchingCallback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Shows the pairing the batch."""
+        """Records the batch where that is needed, and shows it to the pairing."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._pairing is not None:
             self._pairing.keep(batch)
 
@@ -233,12 +236,12 @@ class LevelSetConnectivity(SearchingCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the work of training, and lets the pairing do its own."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Lets the pairing do its own work, counts that of training, and checks when the step is reached."""
         if self._pairing is not None:
             self._pairing.step(batch_idx)
             if self._pairing.failure is not None and self.on_error == "raise":
                 raise self._pairing.failure
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
@@ -249,12 +252,19 @@ class LevelSetConnectivity(SearchingCallback):
         # Equal on all ranks; the maximum keeps it exactly so.
         pl_module.log_dict(self._values, logger=False, on_epoch=True, sync_dist=True, reduce_fx="max")
 
+    def lacking(self, trainer: pl.Trainer) -> int:
+        """The check that compares, and those that the pairing needs before it."""
+        assert self._pairing is not None
+        return 1 + self._pairing.missing()
+
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
         row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch))
         self._batches_seen = 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)
+            if self.every_n_steps is not None:
+                self.expose(trainer, self._values)  # for who monitors by the step
             if row["reason"] == Reason.ERROR:
                 rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
 
@@ -271,6 +281,7 @@ class LevelSetConnectivity(SearchingCallback):
                 "epoch": epoch,
                 "step": trainer.global_step,
                 "pair": self.pairs,
+                "data": self._data,
                 "margin": self.margin,
                 **connection.to_dict(),
             }

@@ -26,10 +26,12 @@ class Pairing(ABC):
 
     Attributes:
         options: arguments of the callback that the constructor takes, by name.
+        accompanied: whether it trains :meth:`companions`.
         failure: what has ended the pairing's own work, ``None`` while nothing has.
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
+    accompanied: ClassVar[bool] = False
     failure: Exception | None = None
 
     def check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: B027 - most refuse nothing
@@ -66,6 +68,10 @@ class Pairing(ABC):
         Args:
             store: the snapshots of the run's checks.
         """
+
+    def missing(self) -> int:
+        """How many snapshots have to be recorded, after :meth:`setup`, before the first comparison."""
+        return 0
 
     def record(self, snapshot: Snapshot) -> None:  # noqa: B027 - most need no note
         """Takes note of the snapshot of the present weights, after the check."""
