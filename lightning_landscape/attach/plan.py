@@ -22,7 +22,7 @@ class Plan:
 
     Example:
         >>> Plan(9, 90, False).epochs_short(5, 0, 2, False)
-        'every_n_epochs=5 comes 1 times in 9 epochs, and 2 are needed: set every_n_epochs=4 or every_n_steps=45, or less'
+        'every_n_epochs=5 comes 1 times in 9 epochs; 2 are needed: set every_n_epochs=4 or every_n_steps=45, or less'
         >>> Plan(9, 90, False).epochs_short(4, 0, 2, False) is None
         True
     """
@@ -77,7 +77,7 @@ class Plan:
         advice = (
             f"set {' or '.join(f'{key}={value}' for key, value in most.items())}, or less" if most else "train longer"
         )
-        return f"{name}={every} comes {max(0, count)} times in {span}, and {needed} are needed: {advice}"
+        return f"{name}={every} comes {max(0, count)} times in {span}; {needed} are needed: {advice}"
 
 
 def _limit(value: int | None) -> float:
