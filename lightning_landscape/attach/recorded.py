@@ -100,10 +100,10 @@ class RecordedData:
         Raises:
             MisconfigurationException: if the file is missing, or holds classes that are not known to be harmless.
         """
-        self._file, self._seen, self.settled = state["file"], state["seen"], state["settled"]
+        self._seen, self.settled = state["seen"], state["settled"]
         if not state["probe"]:
             return
-        path = folder / self._file
+        path = folder / state["file"]
         try:
             self.probe = torch.load(path, map_location="cpu", weights_only=True)[: state["probe"]]
         except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -111,7 +111,8 @@ class RecordedData:
                 f"the recorded batches that define E cannot be read from {path} ({type(error).__name__}: {error}): put "
                 "the file back, call torch.serialization.add_safe_globals for a class of your own, or pass batches="
             ) from error
-        self._written = len(self.probe)
+        if self.settled:  # else what comes now goes into another file: the first run may be resumed again
+            self._file, self._written = state["file"], len(self.probe)
         self._room -= sum(map(num_bytes, self.probe))
 
 
