@@ -74,5 +74,4 @@ STREAMS: dict[str, tuple[type[Classifier], Callable[[], Any]]] = {
     "max_size_cycle": (Several, lambda: CombinedLoader({"a": loader(), "b": loader(4)}, "max_size_cycle")),
     "max_size": (Several, lambda: CombinedLoader([loader(), loader(4)], "max_size")),
     "min_size": (Several, lambda: CombinedLoader([loader(), loader(4)], "min_size")),
-    "sequential": (Classifier, lambda: CombinedLoader([loader(), loader(4)], "sequential")),
 }

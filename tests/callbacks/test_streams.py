@@ -75,16 +75,15 @@ def fit(folder: Path, module: pl.LightningModule, data: Any, *callbacks: pl.Call
 def test_loss_is_that_of_the_first_batches_before_the_step_changed_them(tmp_path: Path) -> None:
     class Overwriting(Classifier):
         def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-            batch = [batch[0].clone() if not self.training else batch[0].mul_(1), batch[1]]
-            loss = super().training_step(batch, batch_idx)
-            if self.training:
-                batch[0].fill_(9)
+            loss = super().training_step([batch[0].clone(), batch[1]], batch_idx)
+            batch[0].fill_(9)
             return loss
 
     torch.manual_seed(0)
     module = Overwriting()
     check = LevelSetConnectivity("first", num_batches=2, finder=LinearPath(samples=1), dirpath=tmp_path / "c",
-                                 batch_norm="frozen", every_n_steps=6, on_error="raise")  # fmt: skip
+                                 batch_norm="frozen", every_n_steps=6, on_error="raise",
+                                 loss_fn=lambda m, b: torch.nn.functional.cross_entropy(m.net(b[0]), b[1]))  # fmt: skip
     fit(tmp_path, module, DataLoader(Shards(), 8), check, enable_checkpointing=False)
     first = [batch for _, batch in zip(range(2), DataLoader(Shards(), 8), strict=False)]
     module.eval()
@@ -111,9 +110,8 @@ def test_resumed_run_has_the_same_loss(tmp_path: Path) -> None:
 
 
 def test_comparison_before_enough_batches_have_passed_says_so(tmp_path: Path) -> None:
-    check = LevelSetConnectivity(
-        "first", num_batches=50, finder=LinearPath(samples=1), dirpath=tmp_path, every_n_steps=2
-    )
+    settings: dict[str, Any] = {"finder": LinearPath(samples=1), "dirpath": tmp_path, "every_n_steps": 2}
+    check = LevelSetConnectivity("first", num_batches=50, **settings)
     with pytest.warns(UserWarning, match=r"mean over 4 recorded batches, not num_batches=50"):
         fit(tmp_path, Classifier(), DataLoader(Shards(), 8), check, enable_checkpointing=False)
     assert len(check.rows) == 5
@@ -141,7 +139,7 @@ def test_tree_refuses_a_foreign_reference_before_a_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batches", [None, [(torch.zeros(4, 1, 4, 4), torch.zeros(4).long())]])
 def test_children_cannot_read_a_stream_again(tmp_path: Path, batches: Any) -> None:
-    with pytest.raises(MisconfigurationException, match="Shards is an IterableDataset.*leave ForkStability out"):
+    with pytest.raises(MisconfigurationException, match=r"Shards is an IterableDataset.*leave ForkStability out"):
         fit(tmp_path, Classifier(), DataLoader(Shards(), 8), ForkStability(batches=batches, dirpath=tmp_path))
 
 
