@@ -72,7 +72,7 @@ class LandscapeCallback(Callback):
         self.active = False
         self._prefix = self.place if name is None else f"{self.place}/{name}"
         self._restored: dict[str, Any] | None = None
-        self._examined: weakref.ref[pl.LightningModule] | None = None  # the module of the latest fit
+        self._followed: weakref.ref[pl.LightningModule] | None = None  # the module of the latest fit
         self.forget()
 
     # What a callback adds
@@ -119,9 +119,9 @@ class LandscapeCallback(Callback):
         """Makes ready, from the start or from where a run was interrupted."""
         assert self.folder is not None  # set in setup
         # A second fit of the same trainer and module goes on where the first ended; another module begins.
-        same = self._examined is not None and self._examined() is pl_module
+        same = self._followed is not None and self._followed() is pl_module
         state = self._restored or (self.state_dict() if trainer.global_step > 0 and same else None) or None
-        self._examined = weakref.ref(pl_module)
+        self._followed = weakref.ref(pl_module)
         if state is not None and self.dirpath is None and os.path.isdir(state["folder"]):
             # Loggers give a resumed run another version, and with it another default folder.
             self.folder = Path(state["folder"])

@@ -9,29 +9,27 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_landscape.attach.child import Schedule, train_child
+from lightning_landscape.attach.child import Portion, Schedule, train_child
 from lightning_landscape.attach.copies import require_no_closure, require_steady_groups
-from lightning_landscape.attach.options import check_batches, check_count, check_seed
-from lightning_landscape.attach.probe import probe_surface
+from lightning_landscape.attach.forks import KeptMoments
+from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
+from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.report.fork_figure import fork_figure
 from lightning_landscape.report.style import save_figure
-from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.rows import KeyedRows
-from lightning_landscape.storage.snapshots import SnapshotStore
-from lightning_landscape.surface import LossFunction, LossSurface
+from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.classification_error import classification_error
 
 
@@ -71,11 +69,15 @@ class ForkStability(LandscapeCallback):
         name: sets apart several of these callbacks in one trainer.
         seed: of the measuring batches and the children's orders.
         on_error: ``"warn"``: a failing fork becomes a warning and a row with its message; ``"raise"``: it ends the run.
+        noise: a loss that draws random numbers draws the same at every point of the line (``"frozen"``), or is refused
+            (``"refuse"``).
+        buffers: names of buffers, with ``*``, that both children take from the run, such as pruning masks.
 
     Raises:
         ValueError: for arguments out of range.
         MisconfigurationException: when training starts, for strategies that shard weights, several or manual
-            optimisers, data that cannot be read twice and modules whose loss or error is not defined.
+            optimisers, data that the children could not read again (a stream, several loaders) and modules whose
+            loss or error is not defined.
 
     Example:
         >>> callback = ForkStability(at_steps=[0, 100, 1000])
@@ -95,9 +97,10 @@ class ForkStability(LandscapeCallback):
 
     _forks: dict[int, str]  # content hash of the kept state by step
     _schedule: Schedule
+    _pending: int  # batches since the last step
     _loss: LossSurface | None  # on rank zero, as are the next three
     _error: LossSurface | None
-    _store: SnapshotStore | None
+    _store: KeptMoments | None
     _record: KeyedRows | None
 
     def __init__(
@@ -113,6 +116,8 @@ class ForkStability(LandscapeCallback):
         name: str | None = None,
         seed: int = 0,
         on_error: OnError = "warn",
+        noise: NoiseMode = "frozen",
+        buffers: Sequence[str] = (),
     ) -> None:
         steps = list(at_steps) if isinstance(at_steps, Sequence) and not isinstance(at_steps, str) else []
         if not steps or any(isinstance(step, bool) or not isinstance(step, int) or step < 0 for step in steps):
@@ -123,6 +128,8 @@ class ForkStability(LandscapeCallback):
         check_count("samples", samples)
         check_batches(batches)
         check_seed(seed)
+        check_choice("noise", noise, get_args(NoiseMode))
+        check_names("buffers", buffers)
         self.at_steps = sorted(set(steps))
         self.num_steps = num_steps
         self.num_batches = num_batches
@@ -131,6 +138,8 @@ class ForkStability(LandscapeCallback):
         self.error_fn = error_fn or classification_error
         self.samples = samples
         self.seed = seed
+        self.noise = noise
+        self.buffers = buffers
         super().__init__(dirpath, name, on_error)
 
     @property
@@ -152,6 +161,7 @@ class ForkStability(LandscapeCallback):
         """No fork."""
         self._forks = {}
         self._schedule = Schedule()
+        self._pending = 0
         self.rows: list[dict[str, Any]] = []
         self._loss = self._error = None
         self._store = self._record = None
@@ -169,20 +179,26 @@ class ForkStability(LandscapeCallback):
             )
         with isolated_rng(self.seed):
             require_no_closure(trainer.optimizers[0], "a child of ForkStability")
-        # Point by point: by the clock, a resumed run could choose otherwise, and its rows would differ in rounding.
+        try:
+            training = TrainingData(trainer)
+        except UnreadableTwice as failure:
+            raise MisconfigurationException(
+                f"ForkStability trains children on the data of the run in another order, and has to read them again: "
+                f"{failure}; train from one DataLoader over a map-style data set, or leave ForkStability out"
+            ) from failure
+        options: dict[str, Any] = {"vectorize": False, "noise": self.noise, "seed": self.seed, "buffers": self.buffers}
         with isolated_rng(self.seed):
-            self._loss = probe_surface(
-                trainer, pl_module, self.batches, self.num_batches, self.loss_fn, "recalibrate", vectorize=False
-            )
+            batches = training.take(self.num_batches) if self.batches is None else self.batches
+            self._loss = run_surface(pl_module, batches, None, self.loss_fn, **options)
         try:
             with isolated_rng(self.seed):
-                self._error = LossSurface(pl_module, self._loss.batches, self.error_fn, vectorize=False)
+                self._error = run_surface(pl_module, list(self._loss.batches), None, self.error_fn, **options)
         except Exception as failure:  # whatever an error_fn raises
             raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
 
     def open(self, folder: Path, resumed: bool) -> None:
         """The kept states, and the forks that are measured already."""
-        self._store = SnapshotStore(folder / "states")
+        self._store = KeptMoments(folder / "states")
         self._record = KeyedRows(folder / "forks.jsonl")
 
     def state(self) -> dict[str, Any]:
@@ -199,12 +215,20 @@ class ForkStability(LandscapeCallback):
         super().on_train_start(trainer, pl_module)
         self._fork_if_due(trainer, pl_module)
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the batches of a step for the children."""
+        self._pending += 1
+
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Notes the hyperparameters of the moment for the children."""
+        """Notes the hyperparameters and batches of the moment for the children."""
         if self.active and self._forks:
-            self._schedule.note(trainer.global_step, optimizer)
+            portion = Portion(self._pending, trainer.accumulate_grad_batches, trainer.current_epoch)
+            self._schedule.note(trainer.global_step, optimizer, portion)
+        self._pending = 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -238,15 +262,9 @@ class ForkStability(LandscapeCallback):
         if content is not None:
             self._forks[step] = content
 
-    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> str | None:
+    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> str:
         assert self._store is not None
-        with replacing(self._optimizer_file(step)) as file:
-            torch.save(trainer.optimizers[0].state_dict(), file)
-        asleep = [name for name, part in pl_module.named_modules() if not part.training]
-        snapshot = self._store.save(
-            pl_module, step=step, epoch=trainer.current_epoch, name=f"step={step:06d}", metadata={"eval": asleep}
-        )
-        return snapshot.content_hash
+        return self._store.keep(trainer, pl_module, step)
 
     def _examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, due: Sequence[int]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -284,7 +302,7 @@ class ForkStability(LandscapeCallback):
     def _key(self, step: int, last: int) -> str:
         """What the outcome of a fork depends on: a row of this key is not measured again."""
         assert self._store is not None
-        start = self._store.load(f"step={step:06d}")
+        start = self._store.weights(step)
         measured = [f"{surface.loss(surface.point(start)):.4g}" for surface in (self._loss, self._error) if surface]
         parts = [step, last, self._forks[step], self.seed, self.samples, measured, self._schedule.state_dict()]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
@@ -293,7 +311,8 @@ class ForkStability(LandscapeCallback):
         assert self._loss is not None
         assert self._error is not None
         began = time.perf_counter()
-        row: dict[str, Any] = {"step": step, "child_steps": last - step, "reason": None, "message": None}
+        data = "loader" if self.batches is None else "given"
+        row: dict[str, Any] = {"step": step, "child_steps": last - step, "data": data, "reason": None, "message": None}
         children = [self._child(trainer, pl_module, step, last, number) for number in (1, 2)]
         for what, surface in (("loss", self._loss), ("error", self._error)):
             with isolated_rng(self.seed):
@@ -313,26 +332,10 @@ class ForkStability(LandscapeCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, last: int, number: int
     ) -> Mapping[str, Tensor]:
         assert self._store is not None
-        snapshot = self._store.open(f"step={step:06d}")
-        if snapshot.content_hash != self._forks[step]:
-            raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
-        optimizer_state = torch.load(self._optimizer_file(step), map_location=pl_module.device, weights_only=True)
+        moment = self._store.moment(step, self._forks[step], pl_module.device)
         # Scattered, so that no order is that of the run or of another fork.
         with isolated_rng((self.seed + 2654435761 * (2 * step + number)) % 2**32):
-            return train_child(
-                trainer,
-                pl_module,
-                snapshot.state_dict(),
-                optimizer_state,
-                frozenset(snapshot.metadata["eval"]),
-                copy.copy(self._schedule),
-                step,
-                last,
-            )
-
-    def _optimizer_file(self, step: int) -> Path:
-        assert self.folder is not None
-        return self.folder / "states" / f"step={step:06d}-optimizer.pt"
+            return train_child(trainer, pl_module, *moment, copy.copy(self._schedule), step, last)
 
     def _publish(self, trainer: pl.Trainer, rows: list[dict[str, Any]]) -> None:
         assert self.folder is not None

@@ -14,14 +14,11 @@ from rich.console import Group, RenderableType
 from torch.optim import Optimizer
 
 from lightning_landscape.attach.frozen import require_equal_frozen
-from lightning_landscape.attach.options import (
-    check_choice,
-    check_share,
-)
+from lightning_landscape.attach.options import check_share
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import OnError
-from lightning_landscape.callbacks.pairings import PAIRINGS, PairChoice, Pairing, Reinitialize
+from lightning_landscape.callbacks.pairings import PairChoice, Pairing, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.connection import Connection, Reason, Verdict
@@ -31,8 +28,7 @@ from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import check_table
 from lightning_landscape.storage.rows import NumberedRows
 from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore, default_name
-from lightning_landscape.surface import LossFunction
-from lightning_landscape.surface.batch_norm import BatchNormMode
+from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 
 
 class LevelSetConnectivity(SearchingCallback):
@@ -51,7 +47,7 @@ class LevelSetConnectivity(SearchingCallback):
     Args:
         pairs: ``"lagged"``: the weights of the previous check; ``"first"``: those of the first check;
             ``"reference"``: another run's file; ``"twin"``: a second initialisation, trained in lock-step.
-        every_n_epochs: a check at the end of every n-th epoch.
+        every_n_epochs: a check at the end of every n-th epoch; ``None``: of each, or none under ``every_n_steps``.
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
@@ -60,7 +56,7 @@ class LevelSetConnectivity(SearchingCallback):
             The straight line, its own measurement and the twin's training come on top. So does one snapshot
             of the weights a check, two with a twin; they are kept.
         num_batches: training batches that define E, drawn once without replacement.
-        batches: the batches themselves, for data that cannot be read twice; ``num_batches`` is then unused.
+        batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
         max_seconds: an extra brake on the wall time of a check; results then depend on the machine.
@@ -71,11 +67,18 @@ class LevelSetConnectivity(SearchingCallback):
             ``reset_parameters`` of all its layers.
         seed: of the probe set, the search and the twin.
         on_error: ``"warn"``: a failing check becomes a warning and a ``not_found`` row; ``"raise"``: it ends the run.
+        every_n_steps: a check at the end of the batch that makes every n-th optimiser step (``trainer.global_step``).
+        memory: MiB of the CPU's memory for copies of batches, where the data cannot be read twice (a stream, several
+            loaders): E is the mean over the first ``num_batches`` that pass, and searches train on a sample of the
+            later ones. The field ``data`` of a row says ``"loader"``, ``"recorded"`` or ``"given"``.
+        vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
+        noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
+        buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
 
     Raises:
         ValueError: for arguments out of range.
-        MisconfigurationException: when training starts, for strategies that shard weights, data that cannot
-            be read twice and modules whose loss needs the trainer, with what to do.
+        MisconfigurationException: when training starts, for strategies that shard weights and modules whose loss needs
+            the trainer, with what to do.
 
     Example:
         >>> callback = LevelSetConnectivity(pairs="lagged", every_n_epochs=5)
@@ -85,26 +88,21 @@ class LevelSetConnectivity(SearchingCallback):
     place: ClassVar[str] = "landscape"
     inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
-        "connected",
-        "height",
-        "barrier",
-        "linear_barrier",
-        "normalized_length",
-        "num_beads",
-        "gradient_steps",
-        "seconds",
+        *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
+        *("num_beads", "gradient_steps", "seconds"),
     )
 
     _checks: int  # made so far
     _values: dict[str, float]  # what the last check logged
     _pairing: Pairing | None  # of the fit
-    _store: SnapshotStore | None  # on rank zero, as is the next
+    _known: Partner | None  # from elsewhere; on rank zero, as are the next two
+    _store: SnapshotStore | None
     _log: NumberedRows | None
 
     def __init__(
         self,
         pairs: PairChoice = "lagged",
-        every_n_epochs: int = 1,
+        every_n_epochs: int | None = None,
         finder: PathFinder | None = None,
         level: float | None = None,
         margin: float = 0.05,
@@ -120,31 +118,33 @@ class LevelSetConnectivity(SearchingCallback):
         reinitialize: Reinitialize | None = None,
         seed: int = 0,
         on_error: OnError = "warn",
+        every_n_steps: int | None = None,
+        memory: float = 256.0,
+        vectorize: bool | None = None,
+        noise: NoiseMode = "frozen",
+        buffers: Sequence[str] = (),
     ) -> None:
-        check_choice("pairs", pairs, PAIRINGS)
-        kind = PAIRINGS[pairs]
-        own = {"reference": reference, "reinitialize": reinitialize}
-        for argument, value in own.items():
-            if value is not None and argument not in kind.options:
-                right = next(name for name, other in PAIRINGS.items() if argument in other.options)
-                raise ValueError(f"{argument} goes with pairs={right!r}, got pairs={pairs!r}")
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize
-        given = own | {"seed": seed}
-        self._following = kind(**{argument: given[argument] for argument in kind.options})
+        self._following = make_pairing(pairs, seed, reference=reference, reinitialize=reinitialize)
         super().__init__(
             every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
             finder=finder,
             level=level,
             margin=margin,
             overhead=overhead,
             num_batches=num_batches,
             batches=batches,
+            memory=memory,
             loss_fn=loss_fn,
             batch_norm=batch_norm,
+            vectorize=vectorize,
+            noise=noise,
+            buffers=buffers,
             seed=seed,
             dirpath=dirpath,
             name=name,
@@ -154,7 +154,7 @@ class LevelSetConnectivity(SearchingCallback):
     @property
     def state_key(self) -> str:
         """Names this callback's state in a checkpoint."""
-        return self._generate_state_key(pairs=self.pairs, every_n_epochs=self.every_n_epochs, name=self.name)
+        return self._generate_state_key(pairs=self.pairs, **self.rhythm, name=self.name)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -164,6 +164,11 @@ class LevelSetConnectivity(SearchingCallback):
     def summary(self) -> RenderableType:
         """The table of all checks and where the files are, for printing with rich."""
         return Group(check_table(self.rows), f"Figures, checks.jsonl and snapshots: {self.folder}")
+
+    @property
+    def accompanied(self) -> bool:
+        """Whether each check keeps models that the pairing trains beside the run."""
+        return self._following.accompanied
 
     def companions(self) -> dict[str, Snapshot]:
         """Snapshots of the models that the pairing trains beside the run, by name, in the order of the checks."""
@@ -202,8 +207,13 @@ class LevelSetConnectivity(SearchingCallback):
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Draws the probe set; now, not at the first check, is the time to miss a partner's file or refuse it."""
+        self._known = self._following.read(pl_module)
         super().define(trainer, pl_module, state)
-        self._following.read(pl_module)
+
+    def accept(self, pl_module: pl.LightningModule, surface: LossSurface) -> None:
+        """Compares E of a partner that is known already with the loss that it has by itself."""
+        if self._known is not None:
+            surface.point(self._known)
 
     def open(self, folder: Path, resumed: bool) -> None:
         """Starts or resumes the record, and looks for the snapshot of an earlier check."""
@@ -225,7 +235,8 @@ class LevelSetConnectivity(SearchingCallback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Shows the pairing the batch."""
+        """Records the batch where that is needed, and shows it to the pairing."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._pairing is not None:
             self._pairing.keep(batch)
 
@@ -239,21 +250,25 @@ class LevelSetConnectivity(SearchingCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the work of training, and lets the pairing do its own."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Lets the pairing do its own work, counts that of training, and checks when the step is reached."""
         if self._pairing is not None:
             self._pairing.step(batch_idx)
             if self._pairing.failure is not None and self.on_error == "raise":
                 raise self._pairing.failure
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
         super().on_train_epoch_end(trainer, pl_module)
         if not self.active:
             return
-        # The loggers got the row itself; this is for ModelCheckpoint and its like, every epoch.
-        # Equal on all ranks; the maximum keeps it exactly so.
+        # For ModelCheckpoint and its like, every epoch. Equal on all ranks; the maximum keeps it exactly so.
         pl_module.log_dict(self._values, logger=False, on_epoch=True, sync_dist=True, reduce_fx="max")
+
+    def lacking(self, trainer: pl.Trainer) -> int:
+        """The check that compares, and those that the pairing needs before it."""
+        assert self._pairing is not None
+        return 1 + self._pairing.missing()
 
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
@@ -261,6 +276,8 @@ class LevelSetConnectivity(SearchingCallback):
         self._batches_seen = 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)
+            if self.every_n_steps is not None:
+                self.expose(trainer, self._values)  # for who monitors by the step
             if row["reason"] == Reason.ERROR:
                 rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
 
@@ -277,6 +294,8 @@ class LevelSetConnectivity(SearchingCallback):
                 "epoch": epoch,
                 "step": trainer.global_step,
                 "pair": self.pairs,
+                "data": self._data,
+                "noise": self.present_noise,
                 "margin": self.margin,
                 **connection.to_dict(),
             }
@@ -317,8 +336,7 @@ class LevelSetConnectivity(SearchingCallback):
             )
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
-        """The record first, the canonical result; then the figures beside it, and the loggers."""
-        assert self._log is not None
+        assert self._log is not None  # the record first, it is the result; then figures and loggers
         self._log.append(row)
         folder, failed = self._log.path.parent, connection.reason is Reason.ERROR
         figures = {"history": history_figure(self._log.rows)}

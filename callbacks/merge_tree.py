@@ -30,7 +30,7 @@ from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.rows import KeyedRows, NumberedRows
 from lightning_landscape.storage.snapshots import SnapshotStore
-from lightning_landscape.surface import LossFunction, LossSurface
+from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 
 
 class MergeTree(SearchingCallback):
@@ -49,7 +49,8 @@ class MergeTree(SearchingCallback):
     without the callback.
 
     Args:
-        every_n_epochs: a snapshot at the end of every n-th epoch, and at the end of training.
+        every_n_epochs: a snapshot at the end of every n-th epoch, and at the end of training; ``None``: of each epoch,
+            or of none under ``every_n_steps``.
         every_n_snapshots: a tree also after every n-th snapshot; ``None``: at the end alone.
         references: files of other runs: Lightning checkpoints or safetensors files.
         max_points: snapshots of the run, and as many of its twin, that enter a tree: evenly spread, with the
@@ -61,23 +62,30 @@ class MergeTree(SearchingCallback):
         overhead: each search may spend this share of the training steps between two snapshots; ``None``: no
             limit. Straight lines come on top.
         num_batches: training batches that define E, drawn once without replacement.
-        batches: the batches themselves, for data that cannot be read twice; ``num_batches`` is then unused.
+        batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
         dirpath: folder of the results; default ``landscape/tree`` in the run's folder.
         name: sets apart several of these callbacks in one trainer.
         seed: of the probe set and the searches.
         on_error: ``"warn"``: a failing tree becomes a warning; ``"raise"``: it ends the run.
+        every_n_steps: a snapshot at every n-th optimiser step (``trainer.global_step``), and at the end of training.
+        memory: MiB for copies of batches, where the data cannot be read twice; see
+            :class:`~lightning_landscape.callbacks.LevelSetConnectivity`.
+        vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
+        noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
+        buffers: names of buffers, with ``*``, that all models take from the present one, such as pruning masks.
 
     Raises:
         ValueError: for arguments out of range.
-        MisconfigurationException: when training starts, for strategies that shard weights, data that cannot
-            be read twice and modules whose loss needs the trainer, with what to do.
+        MisconfigurationException: when training starts, for strategies that shard weights and modules whose loss needs
+            the trainer, with what to do.
 
     Example:
         >>> callback = MergeTree(every_n_epochs=5)
         >>> trainer = pl.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False)
     """
 
+    examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
     inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
@@ -99,7 +107,7 @@ class MergeTree(SearchingCallback):
 
     def __init__(
         self,
-        every_n_epochs: int = 1,
+        every_n_epochs: int | None = None,
         every_n_snapshots: int | None = None,
         references: Sequence[str | os.PathLike[str]] = (),
         max_points: int = 12,
@@ -115,6 +123,11 @@ class MergeTree(SearchingCallback):
         name: str | None = None,
         seed: int = 0,
         on_error: OnError = "warn",
+        every_n_steps: int | None = None,
+        memory: float = 256.0,
+        vectorize: bool | None = None,
+        noise: NoiseMode = "frozen",
+        buffers: Sequence[str] = (),
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
@@ -127,14 +140,19 @@ class MergeTree(SearchingCallback):
         self.pairs: PairChoice = pairs
         super().__init__(
             every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
             finder=finder,
             level=level,
             margin=margin,
             overhead=overhead,
             num_batches=num_batches,
             batches=batches,
+            memory=memory,
             loss_fn=loss_fn,
             batch_norm="recalibrate",
+            vectorize=vectorize,
+            noise=noise,
+            buffers=buffers,
             seed=seed,
             dirpath=dirpath,
             name=name,
@@ -144,7 +162,7 @@ class MergeTree(SearchingCallback):
     @property
     def state_key(self) -> str:
         """Names this callback's state in a checkpoint."""
-        return self._generate_state_key(every_n_epochs=self.every_n_epochs, name=self.name)
+        return self._generate_state_key(**self.rhythm, name=self.name)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -173,9 +191,20 @@ class MergeTree(SearchingCallback):
         self._snapshots, self._trees = dict(state["snapshots"]), state["trees"]
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
-        """Draws the probe set and reads the references: now is the time to find another architecture."""
-        super().define(trainer, pl_module, state)
+        """Reads the references: now is the time to find another architecture."""
         self._references = {path: read_partner(path, pl_module) for path in self.references}
+        super().define(trainer, pl_module, state)
+
+    def accept(self, pl_module: pl.LightningModule, surface: LossSurface) -> None:
+        """Compares E of the references with the loss that they have by themselves."""
+        for partner in self._references.values():
+            surface.point(partner)
+
+    def lacking(self, trainer: pl.Trainer) -> int:
+        """A tree joins two points; the weights at the end of training are one, and a twin has as many as the run."""
+        others = [other for other in trainer.callbacks if isinstance(other, LevelSetConnectivity)]  # type: ignore[attr-defined]
+        known = len(self._snapshots) + len(self.references) + any(other.accompanied for other in others)
+        return max(0, 2 - known)
 
     def open(self, folder: Path, resumed: bool) -> None:
         """Starts or resumes the record."""
@@ -206,7 +235,7 @@ class MergeTree(SearchingCallback):
         if not self.active:
             return
         epoch = max(0, self._epochs - 1)
-        if self._epochs % self.every_n_epochs != 0:
+        if self._examined != trainer.global_step:
             self._save(trainer, pl_module, epoch)  # the weights that training ends with are always a point
         if self._treed != len(self._snapshots):
             self._compute(trainer, pl_module, epoch)
@@ -268,6 +297,8 @@ class MergeTree(SearchingCallback):
                 "check": number,
                 "epoch": epoch,
                 "step": trainer.global_step,
+                "data": self._data,
+                "noise": self.present_noise,
                 "num_points": len(points),
                 "level": level if math.isfinite(level) else None,
                 "num_components": tree.num_components(level) if math.isfinite(level) else 0,

@@ -26,7 +26,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_landscape.attach.frozen import require_equal_frozen
-from lightning_landscape.attach.probe import probe_surface
+from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.surface import LossSurface
@@ -130,13 +130,21 @@ class _Examiner(Callback):
             require_equal_frozen(pl_module, state)
         with isolated_rng(recipe.seed):
             try:
-                surface = probe_surface(trainer, pl_module, None, recipe.num_batches, None, recipe.batch_norm)
+                training = TrainingData(trainer)
+                surface = run_surface(
+                    pl_module,
+                    training.take(recipe.num_batches),
+                    training,
+                    None,
+                    batch_norm=recipe.batch_norm,
+                    vectorize=recipe.vectorize,
+                    seed=recipe.seed,
+                )
             except MisconfigurationException as error:
                 raise RecipeError(
                     f"{error}. A recipe has no place for that: compare the two in Python, by LossSurface(model, "
                     "batches, loss_fn) and a finder's connect(surface, theta_a, theta_b)"
                 ) from error
-            surface.adopt(dict.fromkeys(("losses", "gradients"), recipe.vectorize))
             surface.choice()
         with isolated_rng(recipe.seed):
             self.result = self._work(surface, [surface.point(state) for state in self._states])

@@ -28,10 +28,12 @@ class Pairing(ABC):
 
     Attributes:
         options: arguments of the callback that the constructor takes, by name.
+        accompanied: whether it trains :meth:`companions`.
         failure: what has ended the pairing's own work, ``None`` while nothing has.
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
+    accompanied: ClassVar[bool] = False
     failure: Exception | None = None
 
     def __init_subclass__(cls, word: str | None = None, **options: Any) -> None:
@@ -62,12 +64,13 @@ class Pairing(ABC):
             state: of :meth:`state_dict`, where a run goes on; ``None`` where it begins.
         """
 
-    def read(self, module: nn.Module) -> None:  # noqa: B027 - most read no file
-        """Reads, on rank zero as training starts, what it compares with from elsewhere.
+    def read(self, module: nn.Module) -> Partner | None:
+        """Reads, on rank zero as training starts, what it compares with from elsewhere; ``None`` for most.
 
         Raises:
             ValueError: if that cannot be read, or is no state of the module.
         """
+        return None
 
     def keep(self, batch: Any) -> None:  # noqa: B027 - most need no batches
         """Sees a batch before the module trains on it."""
@@ -85,6 +88,10 @@ class Pairing(ABC):
         Args:
             store: the snapshots of the run's checks.
         """
+
+    def missing(self) -> int:
+        """How many snapshots have to be recorded, after :meth:`setup`, before the first comparison."""
+        return 0
 
     def record(self, snapshot: Snapshot) -> None:  # noqa: B027 - most need no note
         """Takes note of the snapshot of the present weights, after the check."""

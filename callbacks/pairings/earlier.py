@@ -20,6 +20,9 @@ class _Remembered(Pairing):
         if state is not None:
             self._name, self._hash = state["name"], state["hash"]
 
+    def missing(self) -> int:
+        return 1 if self._name is None else 0
+
     def partner(self, store: SnapshotStore) -> Partner | None:
         if self._name is None:
             return None

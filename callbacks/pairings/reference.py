@@ -33,7 +33,7 @@ class Reference(Pairing, word="reference"):
             raise ValueError("pairs='reference' and reference=FILE go together, and no file was given")
         self._path = reference
 
-    def read(self, module: nn.Module) -> None:
+    def read(self, module: nn.Module) -> Partner:
         """Reads the file.
 
         Raises:
@@ -42,6 +42,7 @@ class Reference(Pairing, word="reference"):
                 frozen.
         """
         self._partner = read_partner(self._path, module)
+        return self._partner
 
     def partner(self, store: SnapshotStore) -> Partner:
         """The reference, each time."""

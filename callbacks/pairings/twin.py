@@ -41,6 +41,7 @@ class Twin(Pairing, word="twin"):
     """
 
     options: ClassVar[frozenset[str]] = frozenset({"reinitialize", "seed"})
+    accompanied: ClassVar[bool] = True
 
     def __init__(self, reinitialize: Reinitialize | None = None, seed: int = 0) -> None:
         self._reinitialize = reinitialize

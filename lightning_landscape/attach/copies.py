@@ -44,14 +44,19 @@ class TrainedCopy:
         self, trainer: pl.Trainer, module: pl.LightningModule, prepare: Callable[[pl.LightningModule], None]
     ) -> None:
         self._trainer = trainer
+        self._stand_in: Any = QuietTrainer(trainer)
         self.module = cast(pl.LightningModule, detached_copy(module))
         for part in self.module.modules():
             if isinstance(part, pl.LightningModule):
-                part._trainer = QuietTrainer(trainer)  # type: ignore[assignment]
+                part._trainer = self._stand_in  # type: ignore[assignment]
         prepare(self.module)
         self.optimizer = single_optimizer(self.module.configure_optimizers())
         self._takes_index = is_param_in_hook_signature(self.module.training_step, "batch_idx", min_args=2)
         self._metrics = metrics_of(self.module)
+
+    def place(self, epoch: int, step: int) -> None:
+        """Where the copy is in training, if not where the run is: a loss may depend on it."""
+        self._stand_in.current_epoch, self._stand_in.global_step = epoch, step
 
     def backward(self, batch: Any, batch_idx: int, num_batches: int) -> None:
         """Adds the gradient of one of the ``num_batches`` batches whose mean loss the next step descends."""

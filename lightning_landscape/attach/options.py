@@ -72,3 +72,13 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed must lie in [0, 2**31), got {seed}")
+
+
+def check_names(name: str, names: Any) -> None:
+    """Refuses names that are no list of strings: one string alone would be read letter by letter.
+
+    Raises:
+        ValueError: saying to pass a list.
+    """
+    if isinstance(names, str) or not all(isinstance(entry, str) for entry in names):
+        raise ValueError(f"{name} must be a list of names, got {names!r}: pass [{names!r}]")

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MethodType
 from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
+from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.surface import LossSurface
-from lightning_landscape.surface.batch_norm import BatchNormMode
 from lightning_landscape.surface.objective import LossFunction
 
 T = TypeVar("T")
 _LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy
-_ADVICE = "pass batches=[...], a list of batches as your training_step takes them"
+
+
+class UnreadableTwice(MisconfigurationException):
+    """The training data cannot be read beside the run: a second reader would disturb it."""
 
 
 class TrainingData:
-    """Fresh minibatches of a run's training data, in random order.
+    """Fresh minibatches of what a run trains on, in random order.
+
+    A pass holds the examples of one epoch of the run, of all its ranks: those that the sampler or batch sampler
+    chooses and the limits of the trainer let through (``limit_train_batches``, ``overfit_batches``, ``drop_last``,
+    ``max_steps`` below one epoch). Without shuffling these are the first; under a random sampler they are drawn anew at
+    each pass, as the run does at each epoch. Data of loaders that ``reload_dataloaders_every_n_epochs`` makes later
+    are not seen.
 
     The order comes from the global random state: read it inside ``isolated_rng``. Each pass reads a private
     copy of data set, sampler and collate function in this process: neither the loader that trains, nor its
@@ -34,52 +46,58 @@ class TrainingData:
 
     Args:
         trainer: a trainer whose fit has begun.
+        whole: leave out a last batch of fewer examples, where there is a whole one; else only if the loader does.
 
     Raises:
-        MisconfigurationException: where the data cannot be read a second time from the loader: several
-            loaders, an iterable data set, a batch sampler without a size, a data set that cannot be copied.
+        UnreadableTwice: where the data cannot be read a second time from the loader: several loaders, a stream, a
+            loader without a length or with an iterator of its own, a data set that cannot be copied.
     """
 
-    def __init__(self, trainer: pl.Trainer) -> None:
+    def __init__(self, trainer: pl.Trainer, whole: bool = True) -> None:
         loader = trainer.train_dataloader
         if not isinstance(loader, DataLoader):
-            raise MisconfigurationException(
-                f"the training data come from {type(loader).__name__}, not from one DataLoader: {_ADVICE}"
-            )
+            raise UnreadableTwice(f"the training data come from {type(loader).__name__}, not from one DataLoader")
         if isinstance(loader.dataset, IterableDataset):
-            raise MisconfigurationException(
-                f"{type(loader.dataset).__name__} is an IterableDataset, which a second reader would disturb: {_ADVICE}"
+            raise UnreadableTwice(
+                f"{type(loader.dataset).__name__} is an IterableDataset, which a second reader would disturb"
             )
+        kind = type(loader)
+        if kind.__iter__ is not DataLoader.__iter__ or kind._get_iterator is not DataLoader._get_iterator:
+            raise UnreadableTwice(f"{kind.__name__} iterates in a way of its own, which a second reader would miss")
+        try:
+            batches = len(loader)
+        except TypeError as error:
+            raise UnreadableTwice(f"{kind.__name__} has no length ({error})") from error
+        self._limit = int(min(batches, trainer.num_training_batches))
+        if trainer.max_steps > 0:
+            self._limit = min(self._limit, trainer.max_steps * accumulations(trainer)[0])
         self._trainer = trainer
-        # A sampler that chooses or weighs examples is part of the loss that is trained; an order is not.
-        order = isinstance(loader.sampler, RandomSampler | SequentialSampler) or (
-            isinstance(loader.sampler, DistributedSampler) and loader.sampler.dataset is loader.dataset
-        )
-        sampler = None if order else loader.sampler
-        dataset = loader.dataset
-        if trainer.overfit_batches and loader.batch_size:  # type: ignore[attr-defined]  # trained on are the first alone
-            seen = min(len(dataset), int(trainer.num_training_batches) * loader.batch_size)  # type: ignore[arg-type]
-            dataset, sampler = Subset(dataset, range(seen)), None
-        self._source = private_copy((dataset, sampler, loader.collate_fn), trainer)
-        # None for a data set that yields whole batches.
-        self._batch_size = loader.batch_size
-        if self._batch_size is None and loader.batch_sampler is not None:
-            self._batch_size = getattr(loader.batch_sampler, "batch_size", None)
-            if not isinstance(self._batch_size, int):
-                raise MisconfigurationException(f"{type(loader.batch_sampler).__name__} has no batch_size: {_ADVICE}")
+        self._whole = whole
+        self._drop_last = loader.drop_last
+        self._batch_size = loader.batch_size  # None for a data set that yields whole batches, and under batch samplers
+        sampler: Any = loader.sampler
+        self._grouped = False
+        if loader.batch_sampler is not None and self._batch_size is None:
+            plain = type(loader.batch_sampler).__iter__ is BatchSampler.__iter__
+            self._grouped = not plain
+            if plain:
+                self._batch_size, self._drop_last = loader.batch_sampler.batch_size, loader.batch_sampler.drop_last  # type: ignore[attr-defined]
+                sampler = loader.batch_sampler.sampler  # type: ignore[attr-defined]
+            else:
+                sampler = loader.batch_sampler
+        self._source = private_copy((loader.dataset, sampler, loader.collate_fn), trainer)
 
     def __iter__(self) -> Iterator[Any]:
         dataset, sampler, collate = private_copy(self._source, self._trainer)
-        count = len(dataset if sampler is None else sampler)  # type: ignore[arg-type]
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_size=self._batch_size,
-            shuffle=sampler is None,
-            sampler=sampler,
-            collate_fn=collate,
-            # Batches of one size, where there is a whole one.
-            drop_last=self._batch_size is not None and count >= self._batch_size,
-        )
+        chosen = self._epoch(sampler)
+        order: Any = [chosen[place] for place in torch.randperm(len(chosen)).tolist()]
+        loader: DataLoader[Any]
+        if self._grouped:
+            loader = DataLoader(dataset, batch_sampler=order, collate_fn=collate)
+        else:
+            size = self._batch_size
+            drop_last = size is not None and (len(order) >= size if self._whole else self._drop_last)
+            loader = DataLoader(dataset, batch_size=size, sampler=order, collate_fn=collate, drop_last=drop_last)
         for batch in loader:
             yield self._transferred(batch)
 
@@ -87,34 +105,64 @@ class TrainingData:
         """The first ``count`` batches of a pass, or all that there are."""
         return [batch for _, batch in zip(range(count), self, strict=False)]
 
+    def _epoch(self, sampler: Any) -> list[Any]:
+        """The examples, or groups of them, that the run takes from the sampler in some epoch, on all of its ranks."""
+        count = self._limit * (self._batch_size or 1)
+        inner = getattr(sampler, "sampler", sampler) if self._grouped else sampler
+        epoch = int(torch.randint(2**16, ()))
+        ranks = inner.num_replicas if isinstance(inner, DistributedSampler) else 1
+        chosen: list[Any] = []
+        for rank in range(ranks):
+            # Ranks that draw from the global random state share one seed in the run, and their shares part.
+            with isolated_rng(epoch):
+                if isinstance(inner, DistributedSampler):
+                    inner.rank = rank
+                for part in (sampler, inner):
+                    if hasattr(part, "set_epoch"):
+                        part.set_epoch(epoch)
+                    if isinstance(getattr(part, "generator", None), torch.Generator):
+                        part.generator = None  # its copy would draw the same at each pass
+                chosen += itertools.islice(iter(sampler), count)
+        return chosen
+
     def _transferred(self, batch: Any) -> Any:
         batch = self._trainer.precision_plugin.convert_input(batch)
         batch = self._trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
-def probe_surface(
-    trainer: pl.Trainer,
+def accumulations(trainer: pl.Trainer) -> list[int]:
+    """How many batches make an optimiser step, in the order of the epochs: several numbers under a schedule of it."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # declared nowhere by Lightning
+        if isinstance(callback, GradientAccumulationScheduler):
+            return [callback.scheduling[epoch] for epoch in callback.epochs]
+    return [trainer.accumulate_grad_batches]
+
+
+def run_surface(
     module: pl.LightningModule,
-    batches: Sequence[Any] | None,
-    num_batches: int,
+    batches: Sequence[Any],
+    training: Iterable[Any] | None,
     loss_fn: LossFunction | None,
-    batch_norm: BatchNormMode,
-    vectorize: bool | None = None,
+    **options: Any,
 ) -> LossSurface:
-    """The loss surface of a run: E over ``batches``, or over ``num_batches`` drawn from the training data.
+    """The loss surface of a run: E over ``batches``, computed in the precision of the trainer.
 
     Draws from the global random state: call it inside ``isolated_rng``.
+
+    Args:
+        module: what trains; its trainer is only read.
+        batches: what E is the mean over.
+        training: what searches train on; ``None`` for the same.
+        loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
+        **options: further arguments of :class:`~lightning_landscape.surface.LossSurface`.
 
     Raises:
         MisconfigurationException: where no surface can be defined, with what to do.
     """
-    training = None
-    if batches is None:
-        training = TrainingData(trainer)
-        batches = training.take(num_batches)
     try:
-        return LossSurface(module, batches, loss_fn, training, batch_norm, vectorize=vectorize)
+        context = module.trainer.precision_plugin.train_step_context
+        return LossSurface(module, batches, loss_fn, training, step_context=context, **options)
     except ValueError as error:
         raise MisconfigurationException(f"the loss surface of this run cannot be defined: {error}") from error
 
@@ -123,15 +171,15 @@ def private_copy(source: T, trainer: pl.Trainer) -> T:
     """A copy of what yields batches with its own state, sharing arrays, long containers and the trainer.
 
     Raises:
-        MisconfigurationException: if something in it cannot be copied, such as an open file.
+        UnreadableTwice: if something in it cannot be copied, such as an open file.
     """
     memo = {id(value): value for value in _data(source, {id(trainer)})} | {id(trainer): trainer}
     try:
         return copy.deepcopy(source, memo)
     except Exception as error:  # whatever the user's classes raise
-        raise MisconfigurationException(
+        raise UnreadableTwice(
             f"the training data cannot be copied ({type(error).__name__}: {error}), and reading your own would "
-            f"disturb the run: {_ADVICE}"
+            "disturb the run"
         ) from error
 
 

@@ -15,7 +15,7 @@ from lightning_landscape.surface.running import RECIPES
 
 _ALIKE = 0.01  # relative difference of two losses that have forgotten where their estimates started
 _SAME = 1e-6  # relative difference that is rounding
-_WORSE = 0.5  # by how much E may exceed a state's own loss without a word
+_WORSE = 1.0  # by what share E may exceed a state's own loss without a word
 
 
 def find_running_buffers(

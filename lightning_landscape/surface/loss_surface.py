@@ -24,7 +24,7 @@ from lightning_landscape.surface.evaluation import (
 )
 from lightning_landscape.surface.matching import matched_state
 from lightning_landscape.surface.noise import NoiseMode
-from lightning_landscape.surface.objective import LossFunction, Objective, Settings, StepContext
+from lightning_landscape.surface.objective import LossFunction, Moved, Objective, Settings, StepContext
 from lightning_landscape.surface.random_states import isolated_rng
 from lightning_landscape.surface.work import Work
 
@@ -176,12 +176,11 @@ class LossSurface:
         the state has by itself, with its own buffers.
 
         Warns:
-            UserWarning: if E is larger than that loss by more than half.
+            UserWarning: if E is larger than twice that loss.
 
         Raises:
-            ValueError: if ``state`` is none of the module (:func:`~lightning_landscape.surface.matching.matched_state`),
-                or has buffers that the loss depends on and that can be neither estimated nor left out; see ``buffers``
-                of the class.
+            ValueError: if ``state`` is none of the module, or has buffers that the loss depends on and that can be
+                neither estimated nor left out; see ``buffers`` of the class.
         """
         with computing(self._objective.needs_grad):
             if state is None:
@@ -319,7 +318,7 @@ class LossSurface:
         return count >= LEAST and self.choice()[what]
 
     def _batches(self) -> Iterable[Any]:
-        return self.batches if isinstance(self.batches, list) else _Moved(self.batches, self._objective)
+        return self.batches if isinstance(self.batches, list) else Moved(self.batches, self._objective)
 
     def _measure(
         self,
@@ -346,14 +345,3 @@ class LossSurface:
         if isinstance(batches, list | tuple):
             return [self._objective.to_device(batch) for batch in batches]
         return batches
-
-
-class _Moved:
-    """Batches that are read anew in each pass, on the device of an objective."""
-
-    def __init__(self, batches: Iterable[Any], objective: Objective) -> None:
-        self._batches = batches
-        self._objective = objective
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._objective.to_device, self._batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -238,3 +238,19 @@ class Objective(nn.Module):
             if isinstance(child, Metric)
             for key, _ in child.named_buffers()
         }
+
+
+class Moved:
+    """Batches that are read anew in each pass, on the device of an objective.
+
+    Args:
+        batches: what is read.
+        objective: whose device.
+    """
+
+    def __init__(self, batches: Iterable[Any], objective: Objective) -> None:
+        self._batches = batches
+        self._objective = objective
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._objective.to_device, self._batches)

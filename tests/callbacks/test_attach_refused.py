@@ -11,13 +11,11 @@ import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from tests.callbacks.attached_runs import assert_sound, fit
-from tests.callbacks.foreign_modules import GAN, VAE, FineTuned, Plain, Stream, examples, gan_loss, loader
+from tests.callbacks.foreign_modules import GAN, VAE, FineTuned, Plain, gan_loss, loader
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -55,18 +53,8 @@ class BatchesOfAnySize:
 REFUSED: dict[str, tuple[Any, Callable[[], Any], dict[str, Any], str]] = {
     "gan": (GAN, loader, {}, r"GAN optimises manually.*pass LevelSetConnectivity\(loss_fn="),
     "gan with a twin": (GAN, loader, {"pairs": "twin", "loss_fn": gan_loss}, "use another pairing"),
-    "vae": (VAE, loader, {}, r"draws random numbers.*draw noise from a generator seeded in loss_fn"),
+    "vae": (VAE, loader, {"noise": "refuse"}, r"draws random numbers.*noise='frozen'"),
     "trainer in training_step": (UsesTrainer, loader, {}, r"trainer\.estimated_stepping_batches.*pass loss_fn="),
-    "iterable": (Plain, lambda: DataLoader(Stream(), 16), {}, r"Stream is an IterableDataset.*pass batches=\["),
-    "dict of loaders": (Plain, lambda: {"a": loader()}, {}, r"come from dict, not from one DataLoader.*pass batches="),
-    "list of loaders": (Plain, lambda: [loader()], {}, r"come from list, not from one DataLoader.*pass batches="),
-    "combined loader": (Plain, lambda: CombinedLoader([loader()]), {}, r"not from one DataLoader.*pass batches="),
-    "batch sampler": (
-        Plain,
-        lambda: DataLoader(examples(), batch_sampler=BatchesOfAnySize()),
-        {},
-        r"BatchesOfAnySize has no batch_size: pass batches=",
-    ),
     "parameter without reset": (OwnsParameter, loader, {"pairs": "twin"}, r"OwnsParameter.*pass reinitialize="),
     "reset to the same": (
         Plain,

@@ -18,7 +18,7 @@ from test_merge_tree import fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_landscape.attach.child import Schedule, train_child
+from lightning_landscape.attach.child import Portion, Schedule, train_child
 from lightning_landscape.callbacks import ForkStability, fork
 from lightning_landscape.datamodules import DigitsDataModule
 from lightning_landscape.models import ImageClassifier
@@ -228,11 +228,14 @@ def test_schedule_keeps_changes_alone() -> None:
     schedule = Schedule()
     for step in range(4, 40):
         optimizer.param_groups[0]["lr"] = 1.0 if step < 10 else 0.1
-        schedule.note(step, optimizer)
+        schedule.note(step, optimizer, Portion(2, 2, step // 20))
+        schedule.note(step, optimizer, Portion(0, 2, step // 20))  # a closure that is evaluated again
     assert len(schedule.state_dict()["steps"]) == 2
     other = Schedule()
     other.load_state_dict(schedule.state_dict())
     assert [other.at(step)[0]["lr"] for step in (4, 9, 10, 39, 99)] == [1.0, 1.0, 0.1, 0.1, 0.1]
+    assert [other.portion(step) for step in (4, 19, 20)] == [(2, 2, 0), (2, 2, 0), (2, 2, 1)]
+    assert len(schedule.state_dict()["portions"]) == 2
     other.at(4)[0]["lr"] = 7.0
     assert other.at(4)[0]["lr"] == 1.0
 

@@ -1,0 +1,73 @@
+"""Moments of a run that can be trained on from: weights, buffers, optimiser and modes, in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.snapshots import SnapshotStore
+
+
+class Moment(NamedTuple):
+    """What a child starts from.
+
+    Attributes:
+        state: weights and buffers, as ``module.state_dict()``.
+        optimizer_state: the optimiser's ``state_dict()``.
+        in_eval: names of the submodules that were in eval mode.
+    """
+
+    state: Mapping[str, Tensor]
+    optimizer_state: Mapping[str, Any]
+    in_eval: frozenset[str]
+
+
+class KeptMoments:
+    """The moments of a run by step, two files each.
+
+    Args:
+        folder: where the files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store = SnapshotStore(folder)
+
+    def keep(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> str:
+        """Writes the present moment, and returns the content hash of its weights."""
+        with replacing(self._optimizer_file(step)) as file:
+            torch.save(trainer.optimizers[0].state_dict(), file)
+        asleep = [name for name, part in module.named_modules() if not part.training]
+        snapshot = self._store.save(
+            module, step=step, epoch=trainer.current_epoch, name=_name(step), metadata={"eval": asleep}
+        )
+        return snapshot.content_hash
+
+    def weights(self, step: int) -> dict[str, Tensor]:
+        """The tensors of a moment alone."""
+        return self._store.load(_name(step))
+
+    def moment(self, step: int, content: str, device: torch.device) -> Moment:
+        """A moment, with the optimiser's state on the device.
+
+        Raises:
+            ValueError: if the weights have another content hash than ``content``.
+        """
+        snapshot = self._store.open(_name(step))
+        if snapshot.content_hash != content:
+            raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
+        optimizer_state = torch.load(self._optimizer_file(step), map_location=device, weights_only=True)
+        return Moment(snapshot.state_dict(), optimizer_state, frozenset(snapshot.metadata["eval"]))
+
+    def _optimizer_file(self, step: int) -> Path:
+        return self._folder / f"{_name(step)}-optimizer.pt"
+
+
+def _name(step: int) -> str:
+    return f"step={step:06d}"
