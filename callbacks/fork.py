@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -24,6 +23,7 @@ from lightning_landscape.attach.probe import probe_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.report.fork_figure import fork_figure
 from lightning_landscape.report.style import save_figure

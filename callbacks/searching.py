@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_landscape.attach.options import (
     check_batches,
@@ -21,6 +20,7 @@ from lightning_landscape.attach.options import (
 from lightning_landscape.attach.probe import probe_surface
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface
 

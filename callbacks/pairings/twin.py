@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_landscape.attach.copies import TrainedCopy, hyperparameters
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.storage.snapshots import SnapshotStore
 
 Reinitialize = Callable[[pl.LightningModule], None]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_landscape.either_lightning import MisconfigurationException, both
 from lightning_landscape.surface.detached import detached_copy, metrics_of
 
 Groups = Sequence[Mapping[str, Any]]
@@ -43,7 +43,7 @@ class TrainedCopy:
         self._trainer = trainer
         self.module = cast(pl.LightningModule, detached_copy(module))
         for part in self.module.modules():
-            if isinstance(part, pl.LightningModule):
+            if isinstance(part, both(pl.LightningModule)):
                 part._trainer = QuietTrainer(trainer)  # type: ignore[assignment]
         prepare(self.module)
         self.optimizer = single_optimizer(self.module.configure_optimizers())

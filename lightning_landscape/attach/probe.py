@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, SequentialSampler, Subset
 
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.batch_norm import BatchNormMode
 from lightning_landscape.surface.objective import LossFunction

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map_only
 
+from lightning_landscape.either_lightning import both
 from lightning_landscape.surface.batch_norm import BatchNormMode, BatchNorms
 from lightning_landscape.surface.detached import detached_copy, metrics_of
 
@@ -81,7 +82,7 @@ class Objective(nn.Module):
     def _require_training_step(self) -> Callable[..., Any]:
         name = type(self.module).__name__
         advice = "pass loss_fn=lambda module, batch: <scalar mean loss>"
-        if not isinstance(self.module, LightningModule):
+        if not isinstance(self.module, both(LightningModule)):
             raise ValueError(f"{name} is no LightningModule and so brings no loss of its own: {advice}")
         if not self.module.automatic_optimization:
             raise ValueError(f"{name} optimises manually, so that its training_step is not one loss: {advice}")
@@ -104,7 +105,7 @@ class Objective(nn.Module):
         """The batch on the objective's device, moved as the module itself moves batches."""
         # Batches that were loaded in inference mode (trainer.validate) cannot be saved for a backward pass.
         batch = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor.is_inference() else tensor, batch)
-        if isinstance(self.module, LightningModule):
+        if isinstance(self.module, both(LightningModule)):
             return self.module.transfer_batch_to_device(batch, self.device, 0)
         return move_data_to_device(batch, self.device)
 
