@@ -76,6 +76,11 @@ class Recipe:
         Raises:
             ValueError: if a state does not fit the model, or the data allow no probe set.
         """
+        if self.data is not None and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
+            raise RecipeError(
+                f"{type(self.model).__name__} and {type(self.data).__name__} are of pytorch_lightning and of lightning, "
+                "and no trainer takes both: import Lightning from one of the two packages in both classes"
+            )
         # The model's own callbacks would write checkpoints, over those of its run; no step is taken, so that an
         # optimizer, which a recipe may hold in a section of its own, is not missed.
         vars(self.model)["configure_callbacks"] = list
