@@ -78,8 +78,8 @@ class Recipe:
         """
         if self.data is not None and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
             raise RecipeError(
-                f"{type(self.model).__name__} and {type(self.data).__name__} are of pytorch_lightning and of lightning, "
-                "and no trainer takes both: import Lightning from one of the two packages in both classes"
+                f"one of {type(self.model).__name__} and {type(self.data).__name__} is of pytorch_lightning, the "
+                "other of lightning, and no trainer takes both: take both from one package"
             )
         # The model's own callbacks would write checkpoints, over those of its run; no step is taken, so that an
         # optimizer, which a recipe may hold in a section of its own, is not missed.
