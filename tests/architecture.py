@@ -68,6 +68,8 @@ class House:
             elif isinstance(node, ast.ImportFrom):
                 start = self._start(module, node)
                 targets = {self._known(f"{start}.{alias.name}") for alias in node.names}
+            elif isinstance(node, ast.Call) and name_of(node.func) in {"import_module", "__import__"}:
+                targets = {self._known(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)}
             else:
                 continue
             for target in sorted(targets - {None, module}):
@@ -139,46 +141,44 @@ def long_files(files: Iterable[Path], most: int) -> list[str]:
     ]
 
 
-def guessed_pairings(house: House) -> list[str]:
-    """Places in the callbacks that ask which pairing they hold, by its class or by its name."""
-    advice = "asks which pairing it holds: give Pairing a method, with a default, that says what differs"
-    return [f"{place}: {advice}" for place, node in house.nodes({"callbacks"}) if _asks_for_pairing(node)]
-
-
-def trainer_names(house: House, allowed: Collection[str]) -> list[str]:
-    """Parameters and variables named ``trainer`` outside the ``allowed`` rooms."""
+def undeclared(house: House, declared: Mapping[str, set[str]]) -> list[str]:
+    """Imports between rooms that the tables lack, and those that they name and nobody makes."""
+    made: dict[tuple[str, str], Import] = {}
+    for found in house.between_rooms():
+        made.setdefault((house.room(found.source), house.room(found.target)), found)
+    named = {(room, target) for room, targets in declared.items() for target in targets}
     return [
-        f"{place}: a trainer outside {', '.join(sorted(allowed))}: read it in attach, and hand in what was read"
-        for place, node in house.nodes(house.rooms - set(allowed))
-        if (isinstance(node, ast.arg) and node.arg == "trainer")
-        or (isinstance(node, ast.Name) and node.id == "trainer")
-    ]
-
-
-def trainer_types(house: House, rooms: Collection[str]) -> list[str]:
-    """Places in some rooms that name the class ``Trainer``."""
-    return [
-        f"{place}: names Trainer, and this room knows none: hand in what is needed of it"
-        for place, node in house.nodes(rooms)
-        if "Trainer" in (getattr(node, "id", None), getattr(node, "attr", None))
-        or (isinstance(node, ast.alias) and node.name == "Trainer")
+        f"{made[arrow]}, which docs/architecture.md does not grant {arrow[0]}: do without, or add it to its row"
+        for arrow in sorted(made.keys() - named)
+    ] + [
+        f"docs/architecture.md: {room} no longer imports {target}: take it out of the column imports"
+        for room, target in sorted(named - made.keys())
     ]
 
 
 def declared_rooms(page: str) -> list[str]:
     """Names in the first column of every table whose first header is ``room``, in the order of the page."""
-    rooms: list[str] = []
-    inside = False
+    return [room for cells in _table_rows(page) for room in re.findall(r"`(\w+)(?:/|\.py)`", cells["room"])]
+
+
+def declared_imports(page: str) -> dict[str, set[str]]:
+    """What each room of the tables may import: the names in the column ``imports``, which may be missing."""
+    return {
+        room: set(re.findall(r"`(\w+)`", cells.get("imports", "")))
+        for cells in _table_rows(page)
+        for room in re.findall(r"`(\w+)(?:/|\.py)`", cells["room"])
+    }
+
+
+def _table_rows(page: str) -> Iterator[dict[str, str]]:
+    """The rows, by header, of every table whose first header is ``room``."""
+    headers: list[str] = []
     for line in page.splitlines():
-        if not line.startswith("|"):
-            inside = False
-            continue
-        first = line.strip("|").split("|")[0].strip()
-        if first == "room":
-            inside = True
-        elif inside:
-            rooms += re.findall(r"`(\w+)(?:/|\.py)`", first)
-    return rooms
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if cells and headers[:1] == ["room"]:
+            yield dict(zip(headers, cells, strict=True))
+        else:
+            headers = cells if not headers or not cells else headers
 
 
 def drawn_arrows(page: str) -> set[tuple[str, str]]:
@@ -235,17 +235,6 @@ def _ways(graph: Mapping[str, Mapping[str, Import]], start: str) -> dict[str, li
     return ways
 
 
-def _asks_for_pairing(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-        return _name(node.args[0]).lstrip("_") in {"pairing", "following"}
-    if isinstance(node, ast.Compare):
-        sides = [node.left, *node.comparators]
-        words = any(
-            isinstance(part, ast.Constant) and isinstance(part.value, str) for s in sides for part in ast.walk(s)
-        )
-        return words and any(_name(side) == "pairs" for side in sides)
-    return False
-
-
-def _name(node: ast.AST) -> str:
+def name_of(node: ast.AST) -> str:
+    """The name that a piece of syntax ends in, empty if it has none."""
     return getattr(node, "attr", None) or getattr(node, "id", None) or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import runpy
@@ -196,6 +198,35 @@ def test_the_version_is_that_of_pyproject(repository: Path, capsys: pytest.Captu
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"lightning_landscape {declared}\n"
     assert lightning_landscape.__version__ == declared
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["conect"]], ids=" ".join)
+def test_what_needs_no_torch_does_not_wait_for_it(arguments: list[str], tmp_path: Path, repository: Path) -> None:
+    code = (
+        "import atexit, sys\nfrom lightning_landscape.cli import main\n"
+        "atexit.register(lambda: print(*sorted({'torch', 'numpy', 'pytorch_lightning'} & sys.modules.keys())))\n"
+        f"main({arguments})"
+    )
+    ended = python("-c", code, cwd=tmp_path, repository=repository)
+    assert ended.stdout.splitlines()[-1] == ""
+    assert (ended.returncode, ended.stderr[:5]) in {(0, ""), (2, "usage")}
+
+
+def test_names_of_the_package_are_those_that_a_type_checker_sees(repository: Path) -> None:
+    text = (repository / "lightning_landscape" / "__init__.py").read_text()
+    (block,) = [node for node in ast.parse(text).body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)]
+    seen = {
+        name.name: getattr(importlib.import_module(str(node.module)), name.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert sorted(seen) == lightning_landscape.__all__
+    assert all(getattr(lightning_landscape, name) is value for name, value in seen.items())
+    assert set(seen) <= set(dir(lightning_landscape))
+    for module in (lightning_landscape, importlib.import_module("lightning_landscape.cli")):
+        with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'Nothing'"):
+            _ = module.Nothing
 
 
 def test_the_version_of_a_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 from lightning_landscape import callbacks, datamodules, finders, models
+from lightning_landscape.callbacks.pairings import PAIRINGS
 from lightning_landscape.cli import main
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.plain_help import without_markup
@@ -45,6 +47,20 @@ def test_help_of_a_class_is_plain(
     assert all(f".{name} " in text for name in described)
     assert not MARKUP.findall(text)
     assert not EVASIONS.findall(text)
+
+
+def test_help_and_refusal_name_every_pairing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "lightning_landscape.callbacks.LevelSetConnectivity"
+    choices = "{lagged,first,reference,twin}"
+    assert f".pairs {choices}" in shown(["fit", f"--trainer.callbacks.help={name}"], capsys)
+    recipe = tmp_path / "typo.yaml"
+    recipe.write_text(f"trainer: {{callbacks: [{{class_path: {name}, init_args: {{pairs: twins}}}}]}}")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(recipe)])
+    assert stopped.value.code == 2
+    refused = capsys.readouterr().err
+    assert "twins" in refused
+    assert all(repr(word) in refused for word in PAIRINGS)
 
 
 @pytest.mark.parametrize("command", [["connect"], ["components"], ["fit"], []], ids=" ".join)

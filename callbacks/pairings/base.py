@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore
 
 Partner = Mapping[str, Tensor]  # the other point of a pair, as named tensors
+PAIRINGS: dict[str, type[Pairing]] = {}  # by the word that ``pairs=`` takes
 
 
 class Pairing(ABC):
@@ -22,7 +23,8 @@ class Pairing(ABC):
     :meth:`keep`, :meth:`follow` and :meth:`step` of each batch and optimiser step, and at each check asks
     :meth:`partner` and then tells :meth:`record`, on rank zero. Only :meth:`partner` has to be written.
 
-    A new pairing is a file with a subclass and a line in ``PAIRINGS``, of ``callbacks/pairings/__init__.py``.
+    ``class Mine(Pairing, word="mine")`` enters a pairing into ``PAIRINGS``, so that ``pairs="mine"`` asks for it. In
+    this package it is a file, and a line in ``callbacks/pairings/__init__.py`` that imports it.
 
     Attributes:
         options: arguments of the callback that the constructor takes, by name.
@@ -31,6 +33,16 @@ class Pairing(ABC):
 
     options: ClassVar[frozenset[str]] = frozenset()
     failure: Exception | None = None
+
+    def __init_subclass__(cls, word: str | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if word is None:
+            return
+        if PAIRINGS.setdefault(word, cls).__qualname__ != cls.__qualname__:
+            raise TypeError(
+                f"pairs={word!r} is {PAIRINGS[word].__qualname__} already: give {cls.__name__} another word"
+            )
+        PAIRINGS[word] = cls
 
     def check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: B027 - most refuse nothing
         """Refuses runs that it cannot follow, before anything is spent.

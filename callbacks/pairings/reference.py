@@ -13,7 +13,7 @@ from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.snapshots import SnapshotStore
 
 
-class Reference(Pairing):
+class Reference(Pairing, word="reference"):
     """Compares with another run's weights, from a Lightning checkpoint or a safetensors file.
 
     Args:

@@ -21,7 +21,7 @@ from lightning_landscape.storage.snapshots import SnapshotStore
 Reinitialize = Callable[[pl.LightningModule], None]
 
 
-class Twin(Pairing):
+class Twin(Pairing, word="twin"):
     """Trains a twin of the module: another initialisation, the same batches, the same schedule.
 
     At every optimiser step of the module the twin takes one too, with its own optimiser from

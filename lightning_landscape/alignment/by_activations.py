@@ -15,7 +15,8 @@ from lightning_landscape.alignment.assignment import best_permutation
 from lightning_landscape.alignment.by_weights import Descent
 from lightning_landscape.alignment.labelling import LabelledModule, forward_inputs
 from lightning_landscape.alignment.specification import Layout, Site, layout, sites_of, specify, units
-from lightning_landscape.surface.batch_norm import BatchNorms
+from lightning_landscape.surface.batch_norm import Norms
+from lightning_landscape.surface.names import modules_in_eval
 
 
 def activation_matching(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batches: Iterable[Any]) -> Tensor:
@@ -65,7 +66,7 @@ def _matched(module: nn.Module, theta_a: Tensor, theta_b: Tensor, examples: Iter
     traced = LabelledModule(module, forward_inputs(module, first))
     spec, numbers = specify(traced)
     descent = Descent(spec, theta_a, theta_b)
-    BatchNorms(traced.module, module, "batch").step()
+    Norms(traced.module, modules_in_eval(module), "batch").step()
     sites = {name: _clean_sites(name, [layout(axis, numbers) for axis in axes]) for name, axes in traced.nodes.items()}
     correlations: dict[tuple[int, Site], _Correlation] = defaultdict(_Correlation)
     for batch in itertools.chain([first], examples):

@@ -28,8 +28,9 @@ from lightning_landscape.alignment.rules import (
     labelled,
 )
 from lightning_landscape.alignment.tracing import place_of, trace
-from lightning_landscape.surface.batch_norm import BatchNorms
+from lightning_landscape.surface.batch_norm import Norms
 from lightning_landscape.surface.detached import detached_copy
+from lightning_landscape.surface.names import modules_in_eval
 
 # What these return does not depend on the order of entries.
 _DESCRIBING = (
@@ -128,7 +129,7 @@ def _fixed(value: Any) -> Any:
 
 def _label_tensors(module: nn.Module, original: nn.Module) -> dict[str, Labelled]:
     """Trainable parameters may permute, and statistics that are re-estimated; what nobody changes stays as it is."""
-    estimated = BatchNorms(module, original, "recalibrate").layers.values()
+    estimated = Norms(module, modules_in_eval(original), "recalibrate").layers.values()
     live = {id(buffer) for layer in estimated for buffer in layer.buffers(recurse=False)}
     named: dict[str, Labelled] = {}
     tensors: dict[int, Labelled] = {}

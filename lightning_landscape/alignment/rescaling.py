@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lightning_landscape.alignment.labelling import LabelledModule, forward_inputs
 from lightning_landscape.alignment.specification import PermutationSpec, specify
-from lightning_landscape.surface.batch_norm import BatchNorms
+from lightning_landscape.surface.batch_norm import Norms
+from lightning_landscape.surface.names import modules_in_eval
 
 _AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -74,7 +75,7 @@ def _repaired(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batches: Iter
     for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
         if theta.shape != (spec.dimension,):
             raise ValueError(f"{name} has shape {tuple(theta.shape)} and the module {spec.dimension} parameters")
-    BatchNorms(traced.module, module, "batch").step()
+    Norms(traced.module, modules_in_eval(module), "batch").step()
     layers = _correctable(traced, spec)
 
     def moments(theta: Tensor, names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,13 +1,14 @@
-"""Batch-norm statistics on a loss surface: they are no coordinates, yet every theta needs its own."""
+"""Statistics of normalisation layers on a loss surface: they are no coordinates, yet every theta needs its own."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from lightning_landscape.storage.named_tensors import clean_name
+from lightning_landscape.surface.names import join
 
 BatchNormMode = Literal["recalibrate", "frozen", "batch"]
 
@@ -19,33 +20,29 @@ class _LocalBatchNorm(_BatchNorm):
         pass
 
 
-class BatchNorms:
-    """The batch-norm layers of a module, switched together between their three jobs.
+class Norms:
+    """The batch and instance norm layers with running statistics, switched together between their three jobs.
 
     Args:
         module: the detached copy that is evaluated; its layers are changed in place.
-        original: the module it was copied from. A layer in eval mode inside a module in train mode was
-            frozen by its owner and keeps its statistics.
+        in_eval: names of the layers that keep their statistics, because their owner froze them.
         mode: ``"recalibrate"``: the statistics of a point are averages over all batches, taken anew for each point;
             ``"frozen"``: they stay as they are; ``"batch"``: each batch is normalised by its own.
+
+    Attributes:
+        layers: the layers by name.
+        names: the buffers of the layers.
     """
 
-    def __init__(self, module: nn.Module, original: nn.Module, mode: BatchNormMode) -> None:
+    def __init__(self, module: nn.Module, in_eval: Set[str], mode: BatchNormMode) -> None:
         self.mode = mode
-        self.layers: dict[str, _BatchNorm] = {}
-        # The copy is not compiled, so that its names are the clean ones.
-        frozen = {
-            clean_name(f"{name}.running_mean")
-            for name, layer in original.named_modules()
-            if original.training and not layer.training
-        }
+        self.layers: dict[str, _NormBase] = {}
         for name, layer in module.named_modules():
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-                if f"{name}.running_mean" in frozen:
-                    continue
+            if isinstance(layer, _NormBase) and layer.running_mean is not None and name not in in_eval:
                 if isinstance(layer, nn.SyncBatchNorm):
                     layer.__class__ = _LocalBatchNorm  # type: ignore[assignment]
                 self.layers[name] = layer
+        self.names = {join(name, key) for name, layer in self.layers.items() for key in layer._buffers}
 
     @property
     def needs_estimate(self) -> bool:
@@ -74,7 +71,7 @@ class BatchNorms:
         if self.needs_estimate:
             self._reset()
         return {
-            f"{name}.{key}": buffer.expand(count, *buffer.shape).clone()
+            join(name, key): buffer.expand(count, *buffer.shape).clone()
             for name, layer in self.layers.items()
             for key, buffer in layer.named_buffers(recurse=False)
         }

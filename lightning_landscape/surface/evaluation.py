@@ -1,14 +1,8 @@
-"""Losses and gradients at a stack of points, one by one or all at once.
-
-Which of the two is faster depends on module and device: ``torch.func.vmap`` wins on small dense
-networks and on GPUs, the loop on convolutions on a CPU; recurrent layers run in the loop alone.
-"""
+"""Losses and gradients at a stack of points, one by one or all at once."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +12,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from lightning_landscape.surface.objective import Objective
 
-_GAIN = 1.3  # vmap has to win by this factor, so that noise in a timing does not decide
-_STACK = 8  # points at once, as many as were timed, which bounds the memory of activations
+_STACK = 8  # points at once, which bounds the memory of activations
 _STACK_BYTES = 2**28  # and of stacked parameters
 
 
@@ -48,22 +41,60 @@ def losses_by_vmap(objective: Objective, thetas: Tensor, batches: Iterable[Any],
                 return loss
 
             with _attributes_kept(objective):
-                return vmap(one)(parameters, statistics) if statistics else vmap(lambda p: one(p, {}))(parameters)
+                # Of random numbers all points take the same.
+                if statistics:
+                    return vmap(one, randomness="same")(parameters, statistics)
+                return vmap(lambda p: one(p, {}), randomness="same")(parameters)
 
         return _mean_loss(objective, batches, run, dtype)
 
     return torch.cat([stack(part) for part in thetas.split(_stack_size(thetas))])
 
 
+def own_loss(
+    objective: Objective, theta: Tensor, buffers: Mapping[str, Tensor], batches: Iterable[Any], dtype: torch.dtype
+) -> Tensor:
+    """Mean loss over ``batches`` at theta with the buffers given: nothing is estimated anew."""
+    objective.install(theta)
+    objective.write_buffers(buffers)
+    objective.norms.evaluate()
+    return _mean(objective, batches, objective.forward, dtype)
+
+
+def estimate(objective: Objective, theta: Tensor, batches: Iterable[Any]) -> None:
+    """Installs theta with the estimates of its own that E uses."""
+    objective.install(theta)
+    _estimate(objective, batches, objective.forward)
+    objective.reset_metrics()
+
+
 def _mean_loss(
     objective: Objective, batches: Iterable[Any], run: Callable[[Any], Tensor], dtype: torch.dtype
 ) -> Tensor:
-    if objective.norms.needs_estimate:
-        for count, batch in enumerate(batches, start=1):
-            objective.norms.estimate(count)
-            run(batch)
+    _estimate(objective, batches, run)
     objective.norms.evaluate()
-    losses = [run(batch).detach() for batch in batches]
+    return _mean(objective, batches, run, dtype)
+
+
+def _estimate(objective: Objective, batches: Iterable[Any], run: Callable[[Any], Tensor]) -> None:
+    running = objective.running
+    running.begin()
+    for _ in range(objective.estimate_passes):
+        with running.updating():
+            for index, batch in enumerate(batches):
+                if objective.norms.needs_estimate:
+                    objective.norms.estimate(index + 1)
+                with objective.noise.of_batch(index):
+                    run(batch)
+        running.passed()
+    running.settle()
+
+
+def _mean(objective: Objective, batches: Iterable[Any], run: Callable[[Any], Tensor], dtype: torch.dtype) -> Tensor:
+    losses = []
+    for index, batch in enumerate(batches):
+        with objective.noise.of_batch(index):
+            losses.append(run(batch).detach())
     objective.reset_metrics()
     return torch.stack(losses).to(dtype).mean(0)
 
@@ -76,11 +107,13 @@ def gradients_by_loop(objective: Objective, thetas: Tensor, batch: Any) -> tuple
     parameters = list(objective.coordinates.values())
     for theta, row in zip(thetas, gradients, strict=True):
         objective.install(theta)
-        loss = objective(batch)
+        with objective.running.updating():
+            loss = objective(batch)
         parts = torch.autograd.grad(loss, parameters, allow_unused=True)
         for place, part in zip(row.split(objective.sizes), parts, strict=True):
             if part is not None:
-                place.copy_(part.reshape(-1))
+                # Of a sparse embedding too.
+                place.copy_(part.to_dense().reshape(-1))
         losses.append(loss.detach())
     objective.reset_metrics()
     return torch.stack(losses), gradients
@@ -99,7 +132,7 @@ def gradients_by_vmap(objective: Objective, thetas: Tensor, batch: Any) -> tuple
     losses, gradients = [], []
     for part in thetas.split(_stack_size(thetas)):
         with _attributes_kept(objective):
-            slopes, values = vmap(grad_and_value(one))(objective.stacked(part))
+            slopes, values = vmap(grad_and_value(one), randomness="different")(objective.stacked(part))
         losses.append(values.detach())
         gradients.append(torch.cat([slope.reshape(len(part), -1).to(thetas.dtype) for slope in slopes.values()], 1))
     objective.reset_metrics()
@@ -108,21 +141,33 @@ def gradients_by_vmap(objective: Objective, thetas: Tensor, batch: Any) -> tuple
 
 @contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Puts attributes back: a step, or a metric in it, may store tensors that cannot be used outside of vmap."""
-    kept = [(child, dict(vars(child))) for child in module.modules()]
+    """Puts attributes back: a step, or a metric in it, may store tensors that cannot be used outside of vmap.
+
+    Parameters and buffers too, which ``functional_call`` does not put back where a submodule has two names.
+    """
+    kept = [(child, dict(vars(child)), dict(child._parameters), dict(child._buffers)) for child in module.modules()]
     try:
         yield
     finally:
-        for child, attributes in kept:
+        for child, attributes, parameters, buffers in kept:
             vars(child).clear()
             vars(child).update(attributes)
+            child._parameters.clear()
+            child._parameters.update(parameters)
+            child._buffers.clear()
+            child._buffers.update(buffers)
 
 
-def _require_batching_rules(module: nn.Module) -> None:
-    """Refuses recurrent layers: vmap fails on their forward pass, and takes their gradients point by point, slowly."""
-    for child in module.modules():
+def _require_batching_rules(objective: Objective) -> None:
+    """Refuses what vmap cannot do, or does point by point and slowly."""
+    for child in objective.module.modules():
         if isinstance(child, nn.RNNBase):
             raise NotImplementedError(f"{type(child).__name__} has no batching rule for vmap: leave out vectorize=True")
+    estimated = [*sorted(objective.spectral.names), *objective.running.names]
+    if estimated:
+        raise NotImplementedError(
+            f"the buffers {estimated[:3]} are estimated at each point by itself: leave out vectorize=True"
+        )
 
 
 def _forget_point(objective: Objective, thetas: Tensor) -> None:
@@ -134,30 +179,12 @@ def _forget_point(objective: Objective, thetas: Tensor) -> None:
     objective.install(torch.zeros_like(thetas[0]))
 
 
-def vmap_wins(by_loop: Callable[[], Tensor], by_vmap: Callable[[], Tensor]) -> bool:
-    """Times both once on the spot; False too where vmap fails on the module, or disagrees with the loop."""
-    expected, loop_seconds = _timed(by_loop)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of slow batching rules: the clock says it
-            found, vmap_seconds = _timed(by_vmap)
-    except Exception:  # torch raises many kinds where a module cannot run under vmap
-        return False
-    finite = expected[expected.isfinite()].abs()
-    scale = float(finite.max()) if finite.numel() else 0.0
-    agree = torch.allclose(found, expected.to(found), rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
-    return agree and vmap_seconds * _GAIN < loop_seconds
-
-
-def _timed(compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    best = float("inf")
-    for _ in range(3):  # the first run warms up
-        start = time.perf_counter()
-        result = compute()
-        result.sum().item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return result, best
-
-
 def _stack_size(thetas: Tensor) -> int:
     return max(1, min(_STACK, _STACK_BYTES // (thetas.shape[1] * thetas.element_size())))
+
+
+@contextmanager
+def computing(grad: bool) -> Iterator[None]:
+    """Leaves a caller's inference mode (trainer.validate), and sets gradients as asked."""
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        yield

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lightning_landscape.surface.batch_norm import BatchNormMode
+from lightning_landscape.surface.buffers import compare_with_own_loss, find_running_buffers
+from lightning_landscape.surface.choosing import LEAST, vmap_fault, vmap_suits
+from lightning_landscape.surface.determinism import require_one_answer
 from lightning_landscape.surface.evaluation import (
+    computing,
+    estimate,
     gradients_by_loop,
     gradients_by_vmap,
     losses_by_loop,
     losses_by_vmap,
-    vmap_wins,
 )
-from lightning_landscape.surface.objective import LossFunction, Objective
+from lightning_landscape.surface.noise import NoiseMode
+from lightning_landscape.surface.objective import LossFunction, Objective, Settings, StepContext
 from lightning_landscape.surface.work import Work
 
 
 class LossSurface:
     """The loss surface ``E(theta) = (1/B) sum_b loss(module(theta), batch_b)``.
 
-    theta holds the trainable parameters alone, tied ones once, in the order of ``named_parameters()``;
-    buffers are no coordinates. E is computed in eval mode on a detached copy: the module handed in is
-    only read.
+    theta holds the trainable parameters alone, tied ones once, in the order of ``named_parameters()``.
+    E is computed in eval mode on a detached copy: the module handed in is only read.
+
+    Buffers are no coordinates. Those that are estimates follow theta: statistics of batch and instance norm, the
+    singular vectors of spectral norms, and running means and the like of any other layer, which are found by what a
+    forward pass in train mode moves. All others have the module's values; :meth:`point` refuses a state whose other
+    buffers (pruning masks, codebooks) would give it another loss.
+
+    A loss that draws random numbers draws the same ones at every point: see ``noise``.
 
     Args:
         module: any ``nn.Module``; a LightningModule brings its own loss.
@@ -39,17 +50,25 @@ class LossSurface:
         training_loss_fn: like ``loss_fn``, the loss that :meth:`gradients` differentiates and beads are
             trained on; defaults to the loss of E. It is what makes level sets of a metric without
             gradients, an error rate say, searchable. It may draw random numbers, of dropout say.
-        batch_norm: ``"recalibrate"`` re-estimates the running statistics as cumulative averages over
-            ``batches`` at every theta and then evaluates with them; ``"frozen"`` keeps the module's
+        batch_norm: ``"recalibrate"`` re-estimates the running statistics of batch and instance norm as cumulative
+            averages over ``batches`` at every theta and then evaluates with them; ``"frozen"`` keeps the module's
             statistics; ``"batch"`` normalises by each batch.
         device: device on which E is computed; defaults to the device of the parameters.
-        vectorize: evaluate stacks by ``torch.func.vmap`` (``True``) or point by point (``False``).
-            ``None`` times both once on the first stack and keeps the faster.
+        vectorize: evaluate stacks by ``torch.func.vmap`` (``True``) or point by point (``False``). ``None`` chooses
+            by a rule on the kind and number of parameters (:mod:`~lightning_landscape.surface.choosing`), which is
+            the same on every machine of one kind.
+        noise: ``"frozen"``: where the loss draws random numbers, that of batch i draws from a generator state which
+            depends on ``(seed, i)`` alone; :meth:`gradients` draw fresh ones. ``"refuse"``: such a loss is an error.
+        seed: of these numbers.
+        buffers: names of buffers, with ``*`` and ``?``, that every point takes from the module, whatever a state
+            has: they are neither estimated nor compared.
+        step_context: makes the context in which the loss is computed, ``trainer.precision_plugin.train_step_context``
+            for the loss of a trainer.
 
     Raises:
         ValueError: for a module without trainable parameters or without a loss, no batches, batches
-            that can be iterated only once, a step that needs its trainer, and a module or batches that
-            answer differently when asked twice.
+            that can be iterated only once, a step that needs its trainer, a module or batches that
+            answer differently when asked twice, and a pattern in ``buffers`` that no buffer has.
 
     Example:
         >>> line = nn.Linear(1, 1, bias=False)
@@ -69,19 +88,31 @@ class LossSurface:
         device: torch.device | str | None = None,
         vectorize: bool | None = None,
         training_loss_fn: LossFunction | None = None,
+        noise: NoiseMode = "frozen",
+        seed: int = 0,
+        buffers: Sequence[str] = (),
+        step_context: StepContext = nullcontext,
     ) -> None:
-        if batch_norm not in ("recalibrate", "frozen", "batch"):
+        if batch_norm not in get_args(BatchNormMode):
             raise ValueError(f"batch_norm must be 'recalibrate', 'frozen' or 'batch', got {batch_norm!r}")
+        if noise not in get_args(NoiseMode):
+            raise ValueError(f"noise must be 'frozen' or 'refuse', got {noise!r}")
         self.work = Work()
         self._choice: dict[str, bool | None] = dict.fromkeys(("losses", "gradients"), vectorize)
-        self._needs_grad = False
-        with _computing(grad=False):
-            self._measure(module, loss_fn, training_loss_fn, batch_norm, device)
+        self._checked = vectorize is False
+        with computing(False):
+            self._measure(module, loss_fn, training_loss_fn, Settings(batch_norm, device, seed, step_context, buffers))
             self.batches = self._resident(batches, "batches")
             self._training = self.batches
             if training_batches is not None:
                 self._training = self._resident(training_batches, "training_batches")
-        self._check_deterministic()
+        self._num_batches = sum(1 for _ in self.batches)
+        if self._num_batches == 0:
+            raise ValueError("batches is empty: E is a mean over at least one batch")
+        require_one_answer(self._objective, lambda: self.loss(self._origin), noise)
+        with computing(self._objective.needs_grad):
+            find_running_buffers(self._objective, self._batches(), self._origin, self.loss)
+        self._descended.running.adopt(self._objective.running)
         self.work = Work()
 
     def with_module(self, module: nn.Module) -> Self:
@@ -92,9 +123,12 @@ class LossSurface:
         """
         surface = copy.copy(self)
         surface.work = Work()
-        with _computing(grad=False):
+        with computing(False):
             now = self._objective
-            surface._measure(module, now.loss_fn, self._training_loss_fn, now.norms.mode, now.device)
+            surface._measure(module, now.loss_fn, self._training_loss_fn, now.settings)
+        for objective in (surface._objective, surface._descended):
+            objective.running.adopt(now.running)
+            objective.noise.drawn, objective.needs_grad = now.noise.drawn, now.needs_grad
         return surface
 
     def __repr__(self) -> str:
@@ -126,19 +160,49 @@ class LossSurface:
     @property
     def evaluation_passes(self) -> int:
         """Forward passes that one evaluation of E takes: twice the batches where batch norm is recalibrated."""
-        return self._num_batches * (2 if self._objective.norms.needs_estimate else 1)
+        return self._num_batches * (1 + self._objective.estimate_passes)
+
+    @property
+    def noise(self) -> str:
+        """``"frozen"`` where the loss draws random numbers, which are the same at every point, else ``"none"``."""
+        return "frozen" if self._objective.noise.drawn else "none"
 
     def point(self, state: Mapping[str, Tensor] | None = None) -> Tensor:
         """The vector (P,) of the module's parameters, or of the named tensors in ``state``.
 
-        Raises:
-            ValueError: if ``state`` lacks a parameter or holds one of another shape.
-        """
-        with _computing(grad=False):
-            return self._origin.clone() if state is None else self._objective.flatten(state)
+        Where ``state`` holds buffers that differ from the module's, E at the point is compared with the loss that
+        the state has by itself, with its own buffers.
 
-    def state(self, theta: Tensor) -> dict[str, Tensor]:
-        """The named parameters at ``theta`` (P,), for ``module.load_state_dict(..., strict=False)``."""
+        Warns:
+            UserWarning: if E is larger than that loss by more than half.
+
+        Raises:
+            ValueError: if ``state`` is none of the module, or has buffers that the loss depends on and that can be
+                neither estimated nor left out; see ``buffers`` of the class.
+        """
+        with computing(self._objective.needs_grad):
+            if state is None:
+                return self._origin.clone()
+            theta = self._objective.flatten(state)
+            work = compare_with_own_loss(self._objective, theta, state, self._batches())
+        self.work.forward_passes += work * self._num_batches
+        return theta
+
+    def state(self, theta: Tensor) -> dict[str, Any]:
+        """All that the module needs to have the loss E(theta), for ``module.load_state_dict``.
+
+        Parameters, trained and frozen, and buffers, the estimates of this point included.
+
+        Args:
+            theta: tensor (P,).
+        """
+        with computing(self._objective.needs_grad):
+            estimate(self._objective, self._points(theta, 1), self._batches())
+            self.work.forward_passes += self._num_batches * self._objective.estimate_passes
+            return self._objective.state()
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        """The trainable parameters at ``theta`` (P,), by name."""
         stacked = self._objective.stacked(self._points(theta, 1)[None])
         return {name.removeprefix("module."): value[0].clone() for name, value in stacked.items()}
 
@@ -149,19 +213,11 @@ class LossSurface:
     def losses(self, thetas: Tensor) -> Tensor:
         """E at each row of ``thetas`` (K, P): float64, shape (K,), on the surface's device."""
         thetas = self._points(thetas, 2)
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
         if len(thetas) == 0:
-            return torch.empty(0, dtype=dtype, device=self.device)
-        batches = self.batches if isinstance(self.batches, list) else _Moved(self.batches, self._objective)
-        with _computing(grad=self._needs_grad):
-            if len(thetas) > 1 and self._choice["losses"] is None:
-                some, first = thetas[:8], [next(iter(batches))]
-                self._choice["losses"] = vmap_wins(
-                    lambda: losses_by_loop(self._objective, some, first, dtype),
-                    lambda: losses_by_vmap(self._objective, some, first, dtype),
-                )
-            run = losses_by_vmap if len(thetas) > 1 and self._choice["losses"] else losses_by_loop
-            values = run(self._objective, thetas, batches, dtype)
+            return torch.empty(0, dtype=self._objective.wide, device=self.device)
+        with computing(self._objective.needs_grad):
+            run = losses_by_vmap if self._by_vmap("losses", len(thetas)) else losses_by_loop
+            values = run(self._objective, thetas, self._batches(), self._objective.wide)
         self.work.forward_passes += len(thetas) * self.evaluation_passes
         self.work.loss_evaluations += len(thetas)
         return values.detach()
@@ -184,16 +240,10 @@ class LossSurface:
         thetas = self._points(thetas, 2)
         if len(thetas) == 0:
             return thetas.new_empty(0), torch.empty_like(thetas)
-        with _computing(grad=True):
+        with computing(True):
             batch = self._descended.to_device(batch)
             try:
-                if len(thetas) > 1 and self._choice["gradients"] is None:
-                    some = thetas[:8]
-                    self._choice["gradients"] = vmap_wins(
-                        lambda: gradients_by_loop(self._descended, some, batch)[1],
-                        lambda: gradients_by_vmap(self._descended, some, batch)[1],
-                    )
-                run = gradients_by_vmap if len(thetas) > 1 and self._choice["gradients"] else gradients_by_loop
+                run = gradients_by_vmap if self._by_vmap("gradients", len(thetas)) else gradients_by_loop
                 losses, gradients = run(self._descended, thetas, batch)
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
@@ -208,20 +258,30 @@ class LossSurface:
     def choice(self) -> dict[str, bool]:
         """How stacks of points are evaluated: ``losses`` and ``gradients``, each by vmap (True) or point by point.
 
-        What is still open is timed now, rather than when the first stack comes; the timing does not count as work.
-        Another surface, or a resumed run, rounds alike when it adopts the choice.
+        Where the rule says vmap, both ways are compared at one point, at the price of three evaluations at most, which
+        do not count as work; if they disagree, or vmap fails, the loop it is. Another surface, or a resumed run,
+        rounds alike when it adopts the choice.
+
+        Raises:
+            ValueError: if ``vectorize=True`` was asked for and vmap gives other losses than the loop.
 
         Example:
             >>> line = nn.Linear(1, 1)
             >>> LossSurface(line, [None], loss_fn=lambda m, _: m.weight.square().sum(), vectorize=False).choice()
             {'losses': False, 'gradients': False}
         """
-        if None in self._choice.values():
-            counted, self.work = self.work, Work()
-            stack = self._origin.expand(8, -1)
-            self.losses(stack)
-            self.gradients(stack, next(self.training_stream()))
-            self.work = counted
+        if not self._checked:
+            asked = any(self._choice.values())
+            suits = asked or vmap_suits(self.module, self.dimension, self.device)
+            fault: str | None = "the loop is faster"
+            if suits:
+                batch = self._descended.to_device(next(self.training_stream()))
+                fault = vmap_fault(self._objective, self._descended, self._origin, self._batches(), batch)
+            if asked and fault:
+                raise ValueError(f"vectorize=True does not work for this module: {fault}. Leave it out")
+            for what, by_vmap in self._choice.items():
+                self._choice[what] = by_vmap if by_vmap is not None else not fault
+            self._checked = True
         return {what: bool(by_vmap) for what, by_vmap in self._choice.items()}
 
     def adopt(self, choice: Mapping[str, bool | None]) -> None:
@@ -234,6 +294,7 @@ class LossSurface:
         if unknown:
             raise ValueError(f"a choice has the keys {', '.join(self._choice)}, got {', '.join(unknown)}")
         self._choice.update(choice)
+        self._checked = None not in self._choice.values()
 
     def training_stream(self) -> Iterator[Any]:
         """Training batches without end: one pass over ``training_batches`` after another.
@@ -249,18 +310,23 @@ class LossSurface:
             if empty:
                 raise ValueError("training_batches is empty: every pass must yield at least one batch")
 
+    def _by_vmap(self, what: str, count: int) -> bool:
+        return count >= LEAST and self.choice()[what]
+
+    def _batches(self) -> Iterable[Any]:
+        return self.batches if isinstance(self.batches, list) else _Moved(self.batches, self._objective)
+
     def _measure(
         self,
         module: nn.Module,
         loss_fn: LossFunction | None,
         training_loss_fn: LossFunction | None,
-        batch_norm: BatchNormMode,
-        device: torch.device | str | None,
+        settings: Settings,
     ) -> None:
-        self._objective = self._descended = Objective(module, loss_fn, batch_norm, device)
+        self._objective = self._descended = Objective(module, loss_fn, settings)
         self._training_loss_fn = training_loss_fn
         if training_loss_fn is not None:
-            self._descended = Objective(module, training_loss_fn, batch_norm, device)
+            self._descended = Objective(module, training_loss_fn, settings)
         self._origin = self._objective.flatten(self._objective.coordinates)
 
     def _points(self, thetas: Tensor, ndim: int) -> Tensor:
@@ -276,52 +342,6 @@ class LossSurface:
             return [self._objective.to_device(batch) for batch in batches]
         return batches
 
-    def _check_deterministic(self) -> None:
-        self._num_batches = sum(1 for _ in self.batches)
-        if self._num_batches == 0:
-            raise ValueError("batches is empty: E is a mean over at least one batch")
-        theta = self._origin
-        try:
-            first = self._first_loss(theta)
-        except Exception as error:
-            if self._objective.norms.needs_estimate and "more than 1 value per channel" in str(error):
-                raise ValueError(
-                    "a batch holds a single value per channel, of which batch norm cannot estimate statistics: give "
-                    "batches of at least two examples (drop_last=True), or batch_norm='frozen'"
-                ) from error
-            if self._objective.loss_fn is not None:
-                raise
-            raise ValueError(
-                f"training_step of {type(self._objective.module).__name__} could not be evaluated in eval mode off its "
-                f"trainer ({type(error).__name__}: {error}): pass loss_fn=lambda module, batch: <scalar mean loss>"
-            ) from error
-        generator = torch.get_rng_state()
-        second = self.loss(theta)
-        drew = not torch.equal(generator, torch.get_rng_state())
-        tolerance = 100 * torch.finfo(torch.float32).eps * max(1e-3, abs(first))
-        if abs(first - second) > tolerance:
-            if drew:
-                cause = (
-                    "it draws random numbers, by functional dropout, sampled noise, shuffled or augmented batches: "
-                    "switch them off, draw noise from a generator seeded in loss_fn, and pass list(batches)"
-                )
-            else:
-                cause = (
-                    "the module keeps something from one call to the next (a hidden state, a memory), or the batches "
-                    "change between passes: pass a loss_fn that starts from a clean state, and list(batches)"
-                )
-            raise ValueError(f"E(theta) was {first:.9g} and then {second:.9g} at the same theta; {cause}")
-
-    def _first_loss(self, theta: Tensor) -> float:
-        try:
-            return self.loss(theta)
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-            # A loss that holds derivatives (a physics-informed or an energy model) needs its graph.
-            self._needs_grad = True
-            return self.loss(theta)
-
 
 class _Moved:
     """Batches that are read anew in each pass, on the device of an objective."""
@@ -332,10 +352,3 @@ class _Moved:
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._objective.to_device, self._batches)
-
-
-@contextmanager
-def _computing(grad: bool) -> Iterator[None]:
-    """Leaves a caller's inference mode (trainer.validate), and sets gradients as asked."""
-    with torch.inference_mode(False), torch.set_grad_enabled(grad):
-        yield

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,12 +15,38 @@ from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map_only
+from torchmetrics import Metric
 
 from lightning_landscape.either_lightning import both
-from lightning_landscape.surface.batch_norm import BatchNormMode, BatchNorms
+from lightning_landscape.surface.batch_norm import BatchNormMode, Norms
 from lightning_landscape.surface.detached import detached_copy, metrics_of
+from lightning_landscape.surface.names import buffer_places, join, modules_in_eval
+from lightning_landscape.surface.noise import CommonNoise
+from lightning_landscape.surface.running import RunningBuffers
+from lightning_landscape.surface.spectral import SpectralNorms
 
 LossFunction = Callable[[Any, Any], Any]
+StepContext = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the loss of a module is computed, whatever its weights.
+
+    Attributes:
+        batch_norm: where normalisation layers take their statistics from: ``"recalibrate"`` averages over all
+            batches anew for each point, ``"frozen"`` keeps those that are stored, ``"batch"`` uses those of each batch.
+        device: where to compute; ``None`` for the device of the parameters.
+        seed: of the random numbers that the loss draws, the same at every point.
+        step_context: makes the context that a loss runs in, that of a trainer's precision say.
+        shared: patterns of the names of buffers that every point takes from the module.
+    """
+
+    batch_norm: BatchNormMode = "recalibrate"
+    device: torch.device | str | None = None
+    seed: int = 0
+    step_context: StepContext = nullcontext
+    shared: Sequence[str] = ()
 
 
 class Objective(nn.Module):
@@ -26,9 +55,7 @@ class Objective(nn.Module):
     Args:
         module: the module, which is copied.
         loss_fn: ``(module, batch) -> scalar mean loss``; ``None`` for the module's own ``training_step``.
-        batch_norm: where batch norm takes its statistics from: ``"recalibrate"`` averages over all batches anew for
-            each point, ``"frozen"`` keeps those that are stored, ``"batch"`` uses those of each batch.
-        device: where to compute; ``None`` for the device of the parameters.
+        settings: how the loss is computed.
 
     Raises:
         ValueError: for a module with no loss, or without trainable, initialised, real parameters.
@@ -38,34 +65,51 @@ class Objective(nn.Module):
         self,
         module: nn.Module,
         loss_fn: LossFunction | None,
-        batch_norm: BatchNormMode,
-        device: torch.device | str | None,
+        settings: Settings,
     ) -> None:
         super().__init__()
+        self.settings = settings
         self.module = detached_copy(module)
         self.loss_fn = loss_fn
         first = self._require_parameters()[0]
-        self.device = torch.device(device) if device is not None else first.device
+        self.device = torch.device(settings.device) if settings.device is not None else first.device
         self.module.to(self.device).eval()
         for child in self.module.modules():
             if isinstance(child, nn.RNNBase):
                 # cuDNN runs an RNN's backward pass in train mode alone; its dropout stays off.
                 child.dropout = 0.0
                 child.train()
-        self.norms = BatchNorms(self.module, module, batch_norm)
+        in_eval = modules_in_eval(module)
+        self.norms = Norms(self.module, in_eval, settings.batch_norm)
+        self.spectral = SpectralNorms(self.module)
         self.metrics = metrics_of(self.module)
+        self.shared = self._shared_buffers()
+        known = self.norms.names | self.spectral.names | self.shared | self._metric_buffers()
+        self.running = RunningBuffers(self.module, known, in_eval)
+        self.noise = CommonNoise(self.module, settings.seed)
+        self.needs_grad = False  # to evaluate the loss, because it holds derivatives
         # Looked up after the move, which may have replaced the tensors.
         self.coordinates = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self.wide = torch.float32 if self.device.type == "mps" else torch.float64
         self.sizes = [parameter.numel() for parameter in self.coordinates.values()]
         self.dtype = torch.float32
         for parameter in self.coordinates.values():
             self.dtype = torch.promote_types(self.dtype, parameter.dtype)
-        self._buffers_now = list(self.module.buffers())
-        self._buffers_saved = [buffer.clone() for buffer in self._buffers_now]
+        self._stored = [
+            (child, key, buffer, buffer.clone())
+            for child in self.module.modules()
+            for key, buffer in child._buffers.items()
+            if buffer is not None
+        ]
         self._arguments: tuple[int, ...] = ()
         if loss_fn is None:
             step = self._require_training_step()
             self._arguments = (0,) if is_param_in_hook_signature(step, "batch_idx", min_args=2) else ()
+
+    @property
+    def estimate_passes(self) -> int:
+        """Passes over the batches that come before each evaluation."""
+        return max(self.running.passes, int(self.norms.needs_estimate))
 
     def _require_parameters(self) -> list[nn.Parameter]:
         name = type(self.module).__name__
@@ -90,10 +134,11 @@ class Objective(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Scalar loss of ``batch``."""
-        if self.loss_fn is not None:
-            output = self.loss_fn(self.module, batch)
-        else:
-            output = self.module.training_step(batch, *self._arguments)  # type: ignore[operator]
+        with self.settings.step_context():
+            if self.loss_fn is not None:
+                output = self.loss_fn(self.module, batch)
+            else:
+                output = self.module.training_step(batch, *self._arguments)  # type: ignore[operator]
         loss = output.get("loss") if isinstance(output, Mapping) else output
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -131,8 +176,45 @@ class Objective(nn.Module):
         with torch.no_grad():
             for parameter, chunk in zip(self.coordinates.values(), theta.split(self.sizes), strict=True):
                 parameter.copy_(chunk.view_as(parameter))
-            for buffer, saved in zip(self._buffers_now, self._buffers_saved, strict=True):
-                buffer.copy_(saved)
+            for owner, key, buffer, saved in self._stored:
+                if buffer.shape == saved.shape:
+                    buffer.copy_(saved)
+                    owner._buffers[key] = buffer
+                else:  # a forward pass has resized it, as an observer of quantisation-aware training does
+                    owner._buffers[key] = saved.clone()
+            self.spectral.refresh()
+
+    @property
+    def stored_buffers(self) -> dict[str, Tensor]:
+        """The buffers of the module that was handed in, under all their names."""
+        stored = {(owner, key): saved for owner, key, _, saved in self._stored}
+        return {name: stored[owner, key] for name, owner, key in buffer_places(self.module) if (owner, key) in stored}
+
+    def write_buffers(self, values: Mapping[str, Tensor]) -> None:
+        """Writes named buffers into the module, until the next :meth:`install`."""
+        for name, owner, key in buffer_places(self.module):
+            if name in values:
+                owner._buffers[key] = values[name].to(self.device, copy=True)
+
+    def buffers_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What ``state`` holds of the module's buffers, torchmetrics left out."""
+        metrics = self._metric_buffers()
+        names = (name for name, _, _ in buffer_places(self.module))
+        return {name: state[name] for name in names if name in state and name not in metrics}
+
+    @contextmanager
+    def started_from(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Lets estimates start from other buffers than the module's own."""
+        stored = self._stored
+        other = {(owner, key): values[name] for name, owner, key in buffer_places(self.module) if name in values}
+        self._stored = [
+            (owner, key, buffer, other[owner, key].to(buffer) if (owner, key) in other else saved)
+            for owner, key, buffer, saved in stored
+        ]
+        try:
+            yield
+        finally:
+            self._stored = stored
 
     def stacked(self, thetas: Tensor) -> dict[str, Tensor]:
         """Points (K, P) as named stacks of parameters, for ``functional_call`` under vmap."""
@@ -142,8 +224,31 @@ class Objective(nn.Module):
             for (name, parameter), chunk in zip(self.coordinates.items(), chunks, strict=True)
         }
 
+    def state(self) -> dict[str, Tensor]:
+        """The module's ``state_dict()`` as it is now, copied, every name of a tied tensor with a tensor of its own."""
+        entries: dict[str, Any] = self.module.state_dict()
+        return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in entries.items()}
+
     def reset_metrics(self) -> None:
         """Empties torchmetrics that a step has fed, whose states would grow without end."""
         for metric in self.metrics:
             if metric.update_called:  # a reset costs as much as a small network's forward pass
                 metric.reset()
+
+    def _shared_buffers(self) -> set[str]:
+        names = [name for name, _, _ in buffer_places(self.module)]
+        shared: set[str] = set()
+        for pattern in self.settings.shared:
+            found = {name for name in names if fnmatchcase(name, pattern)}
+            if not found:
+                raise ValueError(f"buffers={pattern!r} names no buffer of the module, which has {names}")
+            shared |= found
+        return shared
+
+    def _metric_buffers(self) -> set[str]:
+        return {
+            join(prefix, key)
+            for prefix, child in self.module.named_modules(remove_duplicate=False)
+            if isinstance(child, Metric)
+            for key, _ in child.named_buffers()
+        }

@@ -138,7 +138,7 @@ def evaluate_slice(
 
 
 def _filter_normalized(surface: LossSurface, theta: Tensor, generator: torch.Generator) -> Tensor:
-    state = surface.state(theta)
+    state = surface.parameters(theta)
     direction = {}
     for name, value in state.items():
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 
 from lightning_landscape.path import Path, Profile
 from lightning_landscape.surface.detached import detached_copy
-from lightning_landscape.surface.objective import Objective
+from lightning_landscape.surface.objective import Objective, Settings
 
 _CHUNK = 256  # points in memory at a time
 
@@ -72,7 +72,7 @@ def measure_bound(
     """
     if num_points < 2:
         raise ValueError(f"num_points must be at least 2, got {num_points}")
-    objective = Objective(detached_copy(module).double(), loss_fn=None, batch_norm="frozen", device="cpu")
+    objective = Objective(detached_copy(module).double(), None, Settings(batch_norm="frozen", device="cpu"))
     data = tuple(part.detach().to("cpu", torch.float64) for part in batch)
 
     def loss(parameters: dict[str, Tensor]) -> Tensor:

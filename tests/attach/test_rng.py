@@ -114,6 +114,21 @@ def test_every_initialised_cuda_device_is_seeded_and_restored(monkeypatch) -> No
     assert devices == ["state of 0", "state of 1"]
 
 
+def test_the_state_of_mps_is_seeded_and_restored(monkeypatch) -> None:
+    device = {"state": "of the run"}
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: device["state"])
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: device.update(state=state))
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: device.update(state=seed))
+    with isolated_rng(3):
+        assert device["state"] == 3
+    assert device["state"] == "of the run"
+    with isolated_rng():
+        assert device["state"] == "of the run"
+        device["state"] = "drawn from"
+    assert device["state"] == "of the run"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_state_is_restored_and_seeded() -> None:
     torch.rand(1, device="cuda")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import pytorch_lightning as pl
@@ -13,7 +13,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from lightning_landscape.attach.copies import TrainedCopy
 from lightning_landscape.callbacks import ForkStability, LevelSetConnectivity, MergeTree, SnapshotRecorder
-from lightning_landscape.callbacks.pairings import PAIRINGS, PairChoice, Pairing
+from lightning_landscape.callbacks.pairings import PAIRINGS, PairChoice, Pairing, Twin
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.storage.snapshots import SnapshotStore
 
@@ -87,12 +87,16 @@ def test_callbacks_of_two_classes_do_not_share_a_place(tmp_path: Path) -> None:
 
 
 def test_every_pairing_of_the_table_can_be_asked_for() -> None:
-    assert set(PAIRINGS) == set(PairChoice.__args__)
+    assert tuple(PAIRINGS) == get_args(PairChoice) == ("lagged", "first", "reference", "twin")
     assert all(issubclass(pairing, Pairing) for pairing in PAIRINGS.values())
 
 
 def test_a_pairing_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Origin(Pairing):
+    # The word that the class enters is taken out again.
+    monkeypatch.setitem(PAIRINGS, "origin", Pairing)
+    monkeypatch.delitem(PAIRINGS, "origin")
+
+    class Origin(Pairing, word="origin"):
         """Compares with the point whose weights are all zero."""
 
         def setup(self, trainer: pl.Trainer, module: pl.LightningModule, state: Any) -> None:
@@ -101,8 +105,7 @@ def test_a_pairing_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest
         def partner(self, store: SnapshotStore) -> dict[str, torch.Tensor]:
             return self.zeros
 
-    monkeypatch.setitem(PAIRINGS, "origin", Origin)
-    callback = LevelSetConnectivity("origin", finder=LinearPath(), num_batches=1)  # type: ignore[arg-type]
+    callback = LevelSetConnectivity("origin", finder=LinearPath(), num_batches=1)
     fit(tmp_path, callback)
     assert [(row["pair"], row["reason"] != "error") for row in callback.rows] == [("origin", True)] * 2
     distance = sum(
@@ -110,6 +113,12 @@ def test_a_pairing_is_one_class_and_one_line(tmp_path: Path, monkeypatch: pytest
         for value in SnapshotStore(tmp_path / "landscape" / "snapshots").load("epoch=001-step=000006").values()
     )
     assert callback.rows[-1]["length"] == pytest.approx(distance**0.5, rel=1e-5)
+
+
+def test_a_word_belongs_to_one_pairing() -> None:
+    with pytest.raises(TypeError, match="pairs='twin' is Twin already: give Another another word"):
+        type("Another", (Pairing,), {}, word="twin")
+    assert PAIRINGS["twin"] is Twin
 
 
 def test_a_copy_cannot_follow_groups_that_it_does_not_have(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_landscape import Connection, LossSurface
+from lightning_landscape import Connection, LossSurface, finders
 from lightning_landscape.finders import (
     AutoNEB,
     BezierCurve,
@@ -25,14 +26,18 @@ from lightning_landscape.finders import (
 )
 from tests.cases.surfaces import Pair, mse
 
+# Options that keep the tests short; a finder that is not named here runs with its own.
+OPTIONS: dict[type[PathFinder], dict[str, Any]] = {
+    PolygonalChain: {"bends": 3, "max_steps": 300},
+    BezierCurve: {"bends": 3, "draws": 4, "max_steps": 300},
+    AutoNEB: {"steps": 40},
+    SimplifiedString: {"max_steps": 100},
+    Ladder: {"rungs": [PolygonalChain(max_steps=100), BezierCurve(max_steps=100), DynamicStringSampling()]},
+}
 FINDERS: list[PathFinder] = [
-    LinearPath(),
-    DynamicStringSampling(),
-    PolygonalChain(bends=3, max_steps=300),
-    BezierCurve(bends=3, draws=4, max_steps=300),
-    AutoNEB(steps=40),
-    SimplifiedString(max_steps=100),
-    Ladder(rungs=[PolygonalChain(max_steps=100), BezierCurve(max_steps=100), DynamicStringSampling()]),
+    kind(**OPTIONS.get(kind, {}))
+    for kind in vars(finders).values()
+    if inspect.isclass(kind) and issubclass(kind, PathFinder) and not inspect.isabstract(kind)
 ]
 SEARCHERS = [finder for finder in FINDERS if not isinstance(finder, LinearPath)]
 

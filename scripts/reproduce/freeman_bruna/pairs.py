@@ -162,7 +162,7 @@ def _measured(found: Connection, surface: LossSurface) -> dict[str, Any]:
 
 def _weights(surface: LossSurface) -> Tensor:
     """Which coordinates the published lengths measure: weights, biases left out."""
-    state = surface.state(surface.point())
+    state = surface.parameters(surface.point())
     return torch.cat([torch.full((value.numel(),), value.ndim > 1) for value in state.values()])
 
 

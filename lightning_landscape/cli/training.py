@@ -1,12 +1,11 @@
-"""The command line ``landscape fit|validate|test|predict|connect|components --config FILE``."""
+"""The subcommands that train and evaluate: a LightningCLI with a last word on the landscape."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import pkgutil
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,8 @@ import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import WandbLogger
 
-from lightning_landscape import __version__
 from lightning_landscape.either_lightning import both
 from lightning_landscape.report.plain_help import PlainArgumentParser, PlainLightningParser
-
-_EXAMINING = ("connect", "components")
-_SUBCOMMANDS = ("fit", "validate", "test", "predict", *_EXAMINING)
 
 
 class _Closing:
@@ -63,44 +58,19 @@ class LandscapeCLI(_Closing, LightningCLI):
     """
 
 
-def main(args: list[str] | None = None, prog: str = "landscape") -> None:
-    """Run the command line.
+def command_line(arguments: Sequence[str]) -> tuple[Any, Any]:
+    """The classes of the command line and of its parser, for what the arguments and the files they name train.
 
     Args:
-        args: the arguments, by default those of the process.
-        prog: the name that usage and error messages give.
-
-    Raises:
-        SystemExit: with code 2 and the reason on stderr if the command, an argument or the configuration is wrong;
-            after ``--version`` with code 0; after ``connect`` and ``components`` always, with their exit code.
+        arguments: those of the command line.
     """
-    # An installed script leaves out the working directory, where a user's own classes lie; `python -m` does not.
-    if not sys.flags.safe_path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    arguments = sys.argv[1:] if args is None else args
-    if arguments[:1] == ["--version"]:
-        print(f"lightning_landscape {__version__}")
-        sys.exit(0)
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in _SUBCOMMANDS:
-        _refuse(arguments[0], prog)
-    if arguments and arguments[0] in _EXAMINING:
-        from lightning_landscape.commands import run  # the others wait for neither figures nor finders
-
-        sys.exit(run(arguments[0], arguments[1:], prog))
-    description = (
-        "Train with PyTorch Lightning and read the geometry of the loss. Two more commands examine checkpoints of "
-        "finished runs: `%(prog)s connect A B --config RECIPE` and `%(prog)s components FILES --config RECIPE`; "
-        "see their --help. `%(prog)s --version` prints the version."
-    )
-    cli: Any = LandscapeCLI
-    parser: Any = PlainLightningParser
-    if _trains_with_lightning(arguments):
-        cli = type(cli.__name__, (_Closing, both(LightningCLI)[1]), {})
-        parser = type(parser.__name__, (PlainArgumentParser, both(LightningArgumentParser)[1]), {})
-    cli(parser_class=parser, parser_kwargs={"prog": prog, "description": description}, args=args)
+    if not _trains_with_lightning(arguments):
+        return LandscapeCLI, PlainLightningParser
+    cli = type(LandscapeCLI.__name__, (_Closing, both(LightningCLI)[1]), {})
+    return cli, type(PlainLightningParser.__name__, (PlainArgumentParser, both(LightningArgumentParser)[1]), {})
 
 
-def _trains_with_lightning(arguments: list[str]) -> bool:
+def _trains_with_lightning(arguments: Sequence[str]) -> bool:
     """Whether the model, else the data, are of the package ``lightning``, whose trainer alone takes them."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--config", "-c", action="append", default=[])
@@ -122,11 +92,3 @@ def _trains_with_lightning(arguments: list[str]) -> bool:
 def _read(file: str) -> Any:
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         return yaml.safe_load(Path(file).read_text())
-
-
-def _refuse(command: str, prog: str) -> None:
-    """Ends the process with the commands there are, the one that was very likely meant first."""
-    near = difflib.get_close_matches(command, _SUBCOMMANDS, n=1)
-    advice = f"did you mean '{near[0]}'?" if near else f"give one of {', '.join(_SUBCOMMANDS)}"
-    print(f"usage: {prog} {{{','.join(_SUBCOMMANDS)}}} ...\nerror: no command '{command}': {advice}", file=sys.stderr)
-    sys.exit(2)

@@ -40,7 +40,7 @@ class _Remembered(Pairing):
         self._name, self._hash = snapshot.name, snapshot.content_hash
 
 
-class Lagged(_Remembered):
+class Lagged(_Remembered, word="lagged"):
     """Compares with the weights of the previous check: is the run still moving between basins?"""
 
     def record(self, snapshot: Snapshot) -> None:
@@ -48,7 +48,7 @@ class Lagged(_Remembered):
         self._remember(snapshot)
 
 
-class First(_Remembered):
+class First(_Remembered, word="first"):
     """Compares with the weights of the first check: has the run left the basin it started in?"""
 
     def record(self, snapshot: Snapshot) -> None:

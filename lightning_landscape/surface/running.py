@@ -1,0 +1,159 @@
+"""Buffers that a module estimates while it trains, whatever they are: found, and estimated anew at every point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_landscape.surface.names import buffer_places
+
+_STILL = 1e-6  # relative change of a buffer that counts as none
+_SLOWEST = 0.9999  # per pass; what decays more slowly than that is not settled by extrapolation
+
+
+class Recipe(NamedTuple):
+    """How estimates are taken: passes over the batches, and whether sums and counts start from zero."""
+
+    passes: int
+    anew: bool
+
+
+RECIPES = (Recipe(2, anew=False), Recipe(2, anew=True), Recipe(8, anew=False))
+
+
+class RunningBuffers:
+    """Buffers that a forward pass in train mode moves, such as the mean and variance of a running normaliser.
+
+    They are taken at a point by passes over the batches during which the modules that own them are in train mode.
+    A moving average ``b <- (1 - m) b + m s`` is affine in b: passes move it by steps that shrink by one factor A,
+    and its limit is ``b_2 + (b_2 - b_1) A / (1 - A)`` (Aitken's delta-squared process, with one A for a tensor).
+    What grows by the same amount in each pass is a sum or a count.
+
+    Args:
+        module: the detached copy that is evaluated.
+        others: names of the buffers that belong to somebody else.
+        in_eval: names of the modules that keep what they have, because their owner froze them.
+
+    Attributes:
+        names: what is estimated, empty until :meth:`find`.
+        recipe: how.
+    """
+
+    def __init__(self, module: nn.Module, others: Set[str], in_eval: Set[str]) -> None:
+        self.names: list[str] = []
+        self.recipe = RECIPES[0]
+        self._places = {
+            name: (owner, key)
+            for name, owner, key in buffer_places(module)
+            if name not in others and name.rpartition(".")[0] not in in_eval
+        }
+        self._counts: set[str] = set()
+        self._stored: dict[str, Tensor] = {}
+        self._last: list[dict[str, Tensor]] = []
+
+    @property
+    def candidates(self) -> list[str]:
+        """Buffers that may turn out to be estimates."""
+        return list(self._places)
+
+    @property
+    def passes(self) -> int:
+        """Passes over the batches that an estimate takes."""
+        return self.recipe.passes if self.names else 0
+
+    def find(self, run: Callable[[], None]) -> None:
+        """Names what two passes of ``run`` in train mode move, and of these the sums and counts."""
+        self.names = list(self._places)
+        with self.updating():
+            before = self.values()
+            run()
+            between = self.values()
+            run()
+            after = self.values()
+        moved = [name for name in self.names if not _same(before[name], after[name])]
+        self._counts = {name for name in moved if _is_count(before[name], between[name], after[name])}
+        self.names = moved
+
+    def adopt(self, other: RunningBuffers) -> None:
+        """Estimates what ``other``, over a copy of the same module, estimates, and in its way."""
+        self.names, self.recipe, self._counts = list(other.names), other.recipe, set(other._counts)
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Train mode for the modules that own the estimates, and for no other."""
+        owners = {id(owner): owner for owner, _ in (self._places[name] for name in self.names)}
+        modes = [(owner, owner.training) for owner in owners.values()]
+        for owner, _ in modes:
+            owner.training = True
+        try:
+            yield
+        finally:
+            for owner, mode in modes:
+                owner.training = mode
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Makes ready for the first pass."""
+        self._stored = self.values()
+        if self.recipe.anew:
+            for name in self._counts:
+                self._write(name, torch.zeros_like(self._stored[name]))
+        self._last = [self.values()]
+
+    def passed(self) -> None:
+        """Notes where a pass has led."""
+        self._last = [*self._last[-2:], self.values()]
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Moves the estimates to their limit, and leaves counts that belong to training where they were."""
+        if not self.names:
+            return
+        first, second, third = self._last
+        for name in self.names:
+            if name in self._counts:
+                if not self.recipe.anew:
+                    self._write(name, self._stored[name])
+            elif third[name].is_floating_point():
+                self._write(name, _limit(first[name], second[name], third[name]))
+
+    def values(self) -> dict[str, Tensor]:
+        """Copies of the estimates as they are."""
+        return {name: owner._buffers[key].clone() for name, owner, key in self._owned()}  # type: ignore[union-attr]
+
+    def _owned(self) -> Iterator[tuple[str, nn.Module, str]]:
+        for name in self.names:
+            yield name, *self._places[name]
+
+    def _write(self, name: str, value: Tensor) -> None:
+        owner, key = self._places[name]
+        owner._buffers[key] = value.clone()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def _is_count(a: Tensor, b: Tensor, c: Tensor) -> bool:
+    if not (a.shape == b.shape == c.shape):
+        return False
+    if not a.is_floating_point():
+        return True
+    first, second = (b - a).double(), (c - b).double()
+    return bool((second - first).norm() <= 1e-4 * first.norm())
+
+
+def _limit(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    if not (a.shape == b.shape == c.shape):
+        return c
+    first, second = (b - a).double().flatten(), (c - b).double().flatten()
+    if not first.norm() > _STILL * c.double().norm():
+        return c
+    rate = float(first @ second / (first @ first))
+    if not 0.0 < rate < _SLOWEST:
+        return c
+    return (c.double() + (c - b).double() * rate / (1 - rate)).to(c)
