@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_landscape.attach.folders import require_writable, resolve_folder
@@ -22,6 +20,7 @@ from lightning_landscape.attach.options import check_choice
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.strategies import require_replicated_weights
 from lightning_landscape.connection import Connection
+from lightning_landscape.either_lightning import Callback, MisconfigurationException
 from lightning_landscape.report.loggers import report
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.storage.snapshots import checked_name

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_landscape.callbacks.base import LandscapeCallback
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.sparse_coding.certificate import check_factorization, random_design, step_bound
 from lightning_landscape.sparse_coding.problem import LassoProblem
 

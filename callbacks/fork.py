@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -25,6 +24,7 @@ from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.report.fork_figure import fork_figure
 from lightning_landscape.report.style import save_figure

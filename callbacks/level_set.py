@@ -272,8 +272,7 @@ class LevelSetConnectivity(SearchingCallback):
 
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
-        row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch))
-        self._batches_seen = 0
+        row, self._batches_seen = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch)), 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)
             if self.every_n_steps is not None:

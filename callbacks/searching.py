@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_landscape.attach.options import (
@@ -26,6 +25,7 @@ from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.recorded import RecordedData
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 

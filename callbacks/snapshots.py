@@ -249,7 +249,7 @@ class SnapshotRecorder(LandscapeCallback):
         return True
 
     def _is_training(self, trainer: pl.Trainer) -> bool:
-        return self.active and trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
+        return self.active and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
     def _file_name(self, trainer: pl.Trainer) -> str:
         name = default_name(step=trainer.global_step, epoch=self._epoch)

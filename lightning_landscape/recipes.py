@@ -18,9 +18,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -28,6 +26,7 @@ from torch import Tensor
 from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.matching import matched_state
@@ -77,15 +76,20 @@ class Recipe:
         Raises:
             ValueError: if a state does not fit the model, or the data allow no probe set.
         """
+        if self.data is not None and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
+            raise RecipeError(
+                f"one of {type(self.model).__name__} and {type(self.data).__name__} is of pytorch_lightning, the "
+                "other of lightning, and no trainer takes both: take both from one package"
+            )
         # The model's own callbacks would write checkpoints, over those of its run; no step is taken, so that an
         # optimizer, which a recipe may hold in a section of its own, is not missed.
         vars(self.model)["configure_callbacks"] = list
-        if not is_overridden("configure_optimizers", self.model):
+        if not is_overridden("configure_optimizers", self.model, alike(pl.LightningModule, self.model)):
             vars(self.model)["configure_optimizers"] = _no_optimizer
         examiner = _Examiner(self, states, work)
-        trainer = pl.Trainer(
+        trainer = alike(pl.Trainer, self.model)(
             # One device a process: torchrun's other processes work on other pairs, not on shares of a batch.
-            strategy=SingleDeviceStrategy(self.device),
+            strategy=alike(SingleDeviceStrategy, self.model)(self.device),
             accelerator="cuda" if self.device.type == "cuda" else self.device.type,
             max_epochs=1,
             logger=False,
@@ -210,8 +214,8 @@ def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
 def add_recipe(parser: ArgumentParser) -> None:
     """Adds the arguments that :func:`build_recipe` reads."""
     parser.add_argument("--config", type=str, required=True, help="recipe of the run, as for landscape fit (YAML)")
-    parser.add_subclass_arguments(pl.LightningModule, "model", required=False, help="instead of the recipe's")
-    parser.add_subclass_arguments(pl.LightningDataModule, "data", required=False, help="instead of the recipe's")
+    parser.add_subclass_arguments(both(pl.LightningModule), "model", required=False, help="instead of the recipe's")
+    parser.add_subclass_arguments(both(pl.LightningDataModule), "data", required=False, help="instead of the recipe's")
     parser.add_argument("--num_batches", type=int, default=8, help="training batches that define the loss surface")
     parser.add_argument("--batch_norm", type=str, default="recalibrate", help="recalibrate, frozen or batch")
     parser.add_argument("--seed", type=int, default=0, help="of the probe set and the search")
@@ -262,8 +266,10 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
 
 def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:
     """The recipe that was parsed."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    for trainer in both(pl.Trainer):
+        logging.getLogger(trainer.__module__.removesuffix(".trainer.trainer")).setLevel(logging.WARNING)
+    for category in both(PossibleUserWarning):
+        warnings.filterwarnings("ignore", category=category)
     if namespace.num_batches < 1:
         raise RecipeError(f"num_batches must be at least 1, got {namespace.num_batches}")
     device = namespace.device

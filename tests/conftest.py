@@ -25,7 +25,7 @@ from lightning_landscape.datamodules import CIFAR10DataModule
 # Modules that tests share show the values of a failed assertion too, as files of tests do.
 pytest.register_assert_rewrite("tests")
 torch.set_num_threads(1)
-for library in (pytorch_lightning.__name__, "lightning_fabric"):
+for library in (pytorch_lightning.__name__, "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
 
 REPOSITORY = Path(__file__).parents[1]

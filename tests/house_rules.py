@@ -1,13 +1,14 @@
-"""Says where a package looks at what its rooms must not know: a trainer, and which pairing a callback holds."""
+"""Says where a package looks at what its rooms must not know: a trainer, a pairing, one of Lightning's packages."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from tests.architecture import House, name_of
 
 _TRAINER = {"trainer", "_trainer"}  # Lightning's names for it
+_LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 _ASKING = {"isinstance", "issubclass", "hasattr", "getattr", "type"}
 
 
@@ -47,6 +48,38 @@ def trainer_types(house: House, allowed: Collection[str]) -> list[str]:
         if "Trainer" in (getattr(node, "id", None), getattr(node, "attr", None))
         or (isinstance(node, ast.alias) and node.name == "Trainer")
     ]
+
+
+def one_package_alone(house: House, exempt: Collection[str]) -> list[str]:
+    """Places outside the ``exempt`` rooms that ask for a class of one of Lightning's packages, or raise its error."""
+    found = []
+    for module, tree in house.trees.items():
+        if house.room(module) in exempt:
+            continue
+        nodes = list(ast.walk(tree))
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom | ast.Import)]
+        names = {
+            alias.asname or alias.name
+            for node in imports
+            for alias in node.names
+            if (getattr(node, "module", None) or alias.name).startswith(_LIGHTNING)
+        }
+        for node in nodes:
+            place = f"{house.files[module]}:{getattr(node, 'lineno', 1)}"
+            if isinstance(node, ast.Call) and name_of(node.func) in ("isinstance", "issubclass"):
+                kinds = [kind for argument in node.args[1:] for kind in _outside_calls(argument)]
+                if any(isinstance(kind, ast.Name) and kind.id in names for kind in kinds):
+                    found.append(f"{place}: asks for the class of one package of two: isinstance(x, both(Kind))")
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and name_of(node.exc.func) in names:
+                found.append(f"{place}: raises the error of one package of two: take that of either_lightning.py")
+    return found
+
+
+def _outside_calls(node: ast.AST) -> Iterator[ast.AST]:
+    if not isinstance(node, ast.Call):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_calls(child)
 
 
 def guessed_pairings(house: House) -> list[str]:

@@ -65,6 +65,11 @@ def test_no_file_is_long(house: House) -> None:
     require(architecture.long_files([*house.files.values(), *others], MOST_LINES))
 
 
+def test_both_packages_of_lightning_are_asked_for(house: House) -> None:
+    # Models and data modules that come with the package are pytorch_lightning's.
+    require(house_rules.one_package_alone(house, {"models", "datamodules"}))
+
+
 def test_no_callback_asks_which_pairing_it_holds(house: House) -> None:
     require(house_rules.guessed_pairings(house))
 

@@ -82,3 +82,15 @@ def test_names_and_types_of_trainers(tmp_path: Path) -> None:
     (message,) = house_rules.trainer_names(house, {"attach"})
     assert "surface/a.py:3:" in message
     assert [problem.split(":")[1] for problem in house_rules.trainer_types(house, {"attach"})] == ["2", "3"]
+
+
+def test_one_package_of_lightning_is_not_enough(tmp_path: Path) -> None:
+    head = "import pytorch_lightning as pl\nfrom pytorch_lightning.loggers import WandbLogger as W\n"
+    house = toy_house(
+        tmp_path,
+        surface__in__a=head + "isinstance(x, W)\nisinstance(x, (int, pl.Trainer))\nraise W(1)\n",
+        attach__in__a=head + "isinstance(x, both(W))\nisinstance(x, (int, *both(pl.Trainer)))\nraise ValueError(W)\n",
+        models__in__a=head + "isinstance(x, W)\n",
+    )
+    places = [message.split(": ")[0] for message in house_rules.one_package_alone(house, {"models"})]
+    assert sorted(place.split("toy/")[1] for place in places) == [f"surface/a.py:{line}" for line in (3, 4, 5)]

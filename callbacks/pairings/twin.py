@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from lightning_landscape.attach.copies import TrainedCopy, hyperparameters, requ
 from lightning_landscape.attach.fresh_weights import require_fresh, reset_parameters
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.storage.snapshots import SnapshotStore, module_state
 
 Reinitialize = Callable[[pl.LightningModule], None]

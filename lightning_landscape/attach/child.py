@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_landscape.attach.copies import TrainedCopy, hyperparameters
 from lightning_landscape.attach.probe import TrainingData
+from lightning_landscape.either_lightning import MisconfigurationException
 
 
 class Portion(NamedTuple):

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import BaseFinetuning
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_landscape.either_lightning import MisconfigurationException, both
 from lightning_landscape.surface.detached import detached_copy, metrics_of
 
 Groups = Sequence[Mapping[str, Any]]
@@ -47,7 +47,7 @@ class TrainedCopy:
         self._stand_in: Any = QuietTrainer(trainer)
         self.module = cast(pl.LightningModule, detached_copy(module))
         for part in self.module.modules():
-            if isinstance(part, pl.LightningModule):
+            if isinstance(part, both(pl.LightningModule)):
                 part._trainer = self._stand_in  # type: ignore[assignment]
         prepare(self.module)
         self.optimizer = single_optimizer(self.module.configure_optimizers())
@@ -129,7 +129,7 @@ def require_steady_groups(trainer: pl.Trainer, whose: str) -> None:
         MisconfigurationException: saying what to do.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # declared nowhere by Lightning
-        if isinstance(callback, BaseFinetuning):
+        if isinstance(callback, both(BaseFinetuning)):
             raise MisconfigurationException(
                 f"{whose} cannot follow {type(callback).__name__}, which adds groups of parameters to the optimiser "
                 "while the module trains: give configure_optimizers all groups from the start, with a learning rate of "

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_landscape.either_lightning import MisconfigurationException
 
 
 def resolve_folder(trainer: pl.Trainer, dirpath: str | os.PathLike[str] | None, default: str) -> Path:

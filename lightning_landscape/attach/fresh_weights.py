@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn, norm_except_dim
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from lightning_landscape.either_lightning import MisconfigurationException
 
 _POWER_ITERATIONS = 15  # as torch's own spectral_norm takes when it is applied
 _TURNS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # an exponential map leaves nothing at 1.9, a Cayley map at 2.8

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
 from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.either_lightning import MisconfigurationException, both
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.objective import LossFunction
 
@@ -134,7 +134,7 @@ class TrainingData:
 def accumulations(trainer: pl.Trainer) -> list[int]:
     """How many batches make an optimiser step, in the order of the epochs: several numbers under a schedule of it."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # declared nowhere by Lightning
-        if isinstance(callback, GradientAccumulationScheduler):
+        if isinstance(callback, both(GradientAccumulationScheduler)):
             return [callback.scheduling[epoch] for epoch in callback.epochs]
     return [trainer.accumulate_grad_batches]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.storage.atomic import replacing
 
 

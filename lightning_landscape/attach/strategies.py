@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from lightning_landscape.either_lightning import MisconfigurationException, both
 
 
 def require_replicated_weights(trainer: pl.Trainer, callback_name: str) -> None:
@@ -18,7 +19,7 @@ def require_replicated_weights(trainer: pl.Trainer, callback_name: str) -> None:
         MisconfigurationException: under FSDP, DeepSpeed and ModelParallel, with what to do instead.
     """
     strategy = trainer.strategy
-    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+    if any(isinstance(strategy, both(kind)) for kind in (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
         raise MisconfigurationException(
             f"{callback_name} needs the whole weights in every process, and {type(strategy).__name__} shards them. "
             "Train without the callback, merge the checkpoints with "

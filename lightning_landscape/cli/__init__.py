@@ -41,15 +41,15 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
         from lightning_landscape.commands import run  # the others wait for neither figures nor finders
 
         sys.exit(run(arguments[0], arguments[1:], prog))
-    from lightning_landscape.cli.training import LandscapeCLI
-    from lightning_landscape.report.plain_help import PlainLightningParser
+    from lightning_landscape.cli.training import command_line
 
     description = (
         "Train with PyTorch Lightning and read the geometry of the loss. Two more commands examine checkpoints of "
         "finished runs: `%(prog)s connect A B --config RECIPE` and `%(prog)s components FILES --config RECIPE`; "
         "see their --help. `%(prog)s --version` prints the version."
     )
-    LandscapeCLI(parser_class=PlainLightningParser, parser_kwargs={"prog": prog, "description": description}, args=args)
+    cli, parser = command_line(arguments)
+    cli(parser_class=parser, parser_kwargs={"prog": prog, "description": description}, args=args)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-
 from lightning_landscape.commands.components import components
 from lightning_landscape.commands.connect import connect
+from lightning_landscape.either_lightning import MisconfigurationException, both
 from lightning_landscape.storage.atomic import CorruptFileError
 
 COMMANDS = {"connect": connect, "components": components}
 _UNUSABLE = 2  # exit code, as of argparse
+_EXPLAINED: tuple[type[Exception], ...] = (ValueError, OSError, CorruptFileError, *both(MisconfigurationException))
 
 
 def run(command: str, args: Sequence[str], prog: str) -> int:
@@ -23,6 +23,6 @@ def run(command: str, args: Sequence[str], prog: str) -> int:
     """
     try:
         return COMMANDS[command](args, f"{prog} {command}")
-    except (ValueError, OSError, CorruptFileError, MisconfigurationException) as error:
+    except _EXPLAINED as error:
         print(f"{prog} {command}: {error}", file=sys.stderr)
         return _UNUSABLE

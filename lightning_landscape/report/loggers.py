@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_landscape.connection import Connection
+from lightning_landscape.either_lightning import both
 from lightning_landscape.path import Profile
 
 if TYPE_CHECKING:
@@ -82,7 +83,6 @@ def report(
     logger.log_metrics(_finite(scalars), step=step)
 
 
-@report.register(TensorBoardLogger)
 @rank_zero_only
 def _tensorboard(
     logger: TensorBoardLogger,
@@ -100,7 +100,6 @@ def _tensorboard(
         logger.experiment.add_figure(_named(logger, f"{prefix}/{name}"), figure, global_step=step, close=False)
 
 
-@report.register(MLFlowLogger)
 @rank_zero_only
 def _mlflow(
     logger: MLFlowLogger,
@@ -130,7 +129,6 @@ class _History:
 _HISTORIES: WeakKeyDictionary[Run, _History] = WeakKeyDictionary()
 
 
-@report.register(WandbLogger)
 @rank_zero_only
 def _wandb(
     logger: WandbLogger,
@@ -171,6 +169,15 @@ def _wandb(
         run.log({}, commit=True)
     run.log(metrics, commit=False)
     history.unwritten[named_prefix] = run.step
+
+
+for _kinds, _report_to in (
+    (both(TensorBoardLogger), _tensorboard),
+    (both(MLFlowLogger), _mlflow),
+    (both(WandbLogger), _wandb),
+):
+    for _kind in _kinds:
+        report.register(_kind, _report_to)
 
 
 def _named(logger: TensorBoardLogger | MLFlowLogger | WandbLogger, name: str) -> str:

@@ -66,16 +66,5 @@ class PlainArgumentParser(ArgumentParser):
         super().__init__(*args, formatter_class=formatter_class, **kwargs)
 
 
-class PlainLightningParser(LightningArgumentParser):
-    """The parser of ``landscape fit`` and its like, with plain help.
-
-    Args:
-        args: positional arguments of ``LightningArgumentParser``.
-        formatter_class: class that lays the help out.
-        kwargs: keyword arguments of ``LightningArgumentParser``.
-    """
-
-    def __init__(
-        self, *args: Any, formatter_class: type[DefaultHelpFormatter] = PlainHelpFormatter, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+class PlainLightningParser(PlainArgumentParser, LightningArgumentParser):
+    """The parser of ``landscape fit`` and its like, with plain help."""

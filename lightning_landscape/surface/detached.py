@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torchmetrics import Metric
 
+from lightning_landscape.either_lightning import both
+
 _COMPILED_METHODS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -81,10 +83,10 @@ def detached_copy(module: nn.Module) -> nn.Module:
     for metric in metrics_of(clone):
         # A step that computes a metric would gather over ranks, which are busy with something else.
         metric.distributed_available_fn = ignore
-    source = module if isinstance(module, LightningModule) and module._trainer is not None else None
+    source = module if isinstance(module, both(LightningModule)) and module._trainer is not None else None
     counters = (source.current_epoch, source.global_step) if source is not None else (0, 0)
     for child in clone.modules():
-        if isinstance(child, LightningModule):
+        if isinstance(child, both(LightningModule)):
             _silence(child, DetachedTrainer(*counters))
     return clone
 

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map_only
 from torchmetrics import Metric
 
+from lightning_landscape.either_lightning import both
 from lightning_landscape.surface.batch_norm import BatchNormMode, Norms
 from lightning_landscape.surface.detached import detached_copy, metrics_of
 from lightning_landscape.surface.names import buffer_places, join, modules_in_eval
@@ -125,7 +126,7 @@ class Objective(nn.Module):
     def _require_training_step(self) -> Callable[..., Any]:
         name = type(self.module).__name__
         advice = "pass loss_fn=lambda module, batch: <scalar mean loss>"
-        if not isinstance(self.module, LightningModule):
+        if not isinstance(self.module, both(LightningModule)):
             raise ValueError(f"{name} is no LightningModule and so brings no loss of its own: {advice}")
         if not self.module.automatic_optimization:
             raise ValueError(f"{name} optimises manually, so that its training_step is not one loss: {advice}")
@@ -149,7 +150,7 @@ class Objective(nn.Module):
         """The batch on the objective's device, moved as the module itself moves batches."""
         # Batches that were loaded in inference mode (trainer.validate) cannot be saved for a backward pass.
         batch = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor.is_inference() else tensor, batch)
-        if isinstance(self.module, LightningModule):
+        if isinstance(self.module, both(LightningModule)):
             return self.module.transfer_batch_to_device(batch, self.device, 0)
         return move_data_to_device(batch, self.device)
 
