@@ -251,7 +251,8 @@ class LevelSetConnectivity(SearchingCallback):
 
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
-        row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch))
+        what = f"check {self._checks + 1} of LevelSetConnectivity"
+        row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
         self._batches_seen = 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)

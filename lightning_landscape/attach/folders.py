@@ -8,6 +8,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from lightning_landscape.attach.ranks import on_rank_zero
+
 
 def resolve_folder(trainer: pl.Trainer, dirpath: str | os.PathLike[str] | None, default: str) -> Path:
     """The absolute folder for a callback's files, the same in every process; call it in ``setup``.
@@ -21,9 +23,9 @@ def resolve_folder(trainer: pl.Trainer, dirpath: str | os.PathLike[str] | None, 
     Raises:
         MisconfigurationException: if the folder is on a remote file system.
     """
-    folder = os.fspath(dirpath) if dirpath is not None else os.path.join(_run_folder(trainer), default)
+    own = os.fspath(dirpath) if dirpath is not None else os.path.join(_run_folder(trainer), default)
     # A version may be numbered by rank zero alone.
-    folder = trainer.strategy.broadcast(folder)
+    folder = on_rank_zero(trainer, lambda: own, "the choice of a folder")
     if "://" in folder:
         raise MisconfigurationException(
             f"files are written and renamed in a local folder, and {folder!r} is remote: pass dirpath='/a/local/folder'"
