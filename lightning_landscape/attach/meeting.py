@@ -64,6 +64,14 @@ class Meeting:
         self._thread = threading.Thread(target=self._attend, name=f"landscape {name}", daemon=True)
         self._thread.start()
 
+    def __enter__(self) -> Meeting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the beats, so that a process which leaves by an interrupt is missed, too."""
+        self._closing = True
+        self._wake.set()
+
     def lost(self) -> list[int]:
         """The processes that this one waits for in vain."""
         now = time.monotonic()
@@ -131,8 +139,6 @@ class Meeting:
             if len(self._received) + len(lost) >= len(self._watched):
                 break
             time.sleep(pause)
-        self._closing = True
-        self._wake.set()
         if lost:
             raise self.error(lost)
 
@@ -149,7 +155,6 @@ class Meeting:
                 break
         lost = self.lost()
         if lost:
-            self._closing = True
             raise self.error(lost)
         return b"".join(self._parts)
 
@@ -168,7 +173,7 @@ class Meeting:
                     break
                 self._wake.wait(pause)
                 self._wake.clear()
-            if not self._rank and not self.lost():
+            if not self._rank and len(self._received) == len(self._watched):
                 self._clean()
         except Exception as error:  # whatever a store raises when its keeper is gone
             self._failure = error

@@ -38,17 +38,17 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T], what: str = "the
     if trainer.world_size == 1:
         return compute()
     timeout: timedelta = getattr(trainer.strategy, "_timeout", None) or dist.default_pg_timeout
-    meeting = Meeting(
+    with Meeting(
         _get_default_store(),
         f"lightning_landscape/{next(_meetings)}",
         trainer.global_rank,
         trainer.world_size,
         timeout.total_seconds(),
         what,
-    )
-    if trainer.is_global_zero:
-        return _lead(meeting, compute)
-    succeeded, result = pickle.loads(meeting.await_answer())
+    ) as meeting:
+        if trainer.is_global_zero:
+            return _lead(meeting, compute)
+        succeeded, result = pickle.loads(meeting.await_answer())
     if not succeeded:
         raise RuntimeError(f"on rank zero: {result}")
     return result  # type: ignore[no-any-return]
