@@ -139,7 +139,7 @@ class LandscapeCallback(Callback):
             if not rehearsal:
                 self.open(folder, resumed=state is not None)
 
-        on_rank_zero(trainer, prepare)
+        on_rank_zero(trainer, prepare, f"the start of {type(self).__name__}")
         if rehearsal:
             self.release()
         self.active = not rehearsal

@@ -244,7 +244,7 @@ class ForkStability(LandscapeCallback):
         if missed:
             rank_zero_warn(f"ForkStability took no fork at steps {missed}; training ended at {trainer.global_step}")
         due = [step for step in self.at_steps if step in self._forks]
-        self.rows = on_rank_zero(trainer, lambda: self._examine(trainer, pl_module, due))
+        self.rows = on_rank_zero(trainer, lambda: self._examine(trainer, pl_module, due), "ForkStability")
         for row in self.rows:
             if row["reason"] is not None:
                 rank_zero_warn(f"the fork at step {row['step']} failed: {row['message']}")
@@ -258,7 +258,11 @@ class ForkStability(LandscapeCallback):
         if not self.active or step not in self.at_steps or step in self._forks:
             return
         warning = self.warning(f"ForkStability could not fork at step {step}", None)
-        content = on_rank_zero(trainer, lambda: self.attempt(lambda: self._keep(trainer, pl_module, step), warning))
+
+        def keep() -> str | None:
+            return self.attempt(lambda: self._keep(trainer, pl_module, step), warning)
+
+        content = on_rank_zero(trainer, keep, f"the fork at step {step}")
         if content is not None:
             self._forks[step] = content
 

@@ -178,8 +178,6 @@ class LevelSetConnectivity(SearchingCallback):
         names = [f"{lead}-{default_name(step=s, epoch=e)}" for s, e in steps for lead in self._pairing.companions()]
         return {name: self._store.open(name) for name in names if name in self._store}
 
-    # Life of a fit
-
     def refuse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuses modules without one loss, and runs that the pairing cannot follow."""
         super().refuse(trainer, pl_module)
@@ -272,15 +270,15 @@ class LevelSetConnectivity(SearchingCallback):
 
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
-        row, self._batches_seen = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch)), 0
+        what = f"check {self._checks + 1} of LevelSetConnectivity"
+        row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
+        self._batches_seen = 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)
             if self.every_n_steps is not None:
                 self.expose(trainer, self._values)  # for who monitors by the step
             if row["reason"] == Reason.ERROR:
                 rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
-
-    # One check, on rank zero
 
     def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, Any] | None:
         number = self._checks + 1

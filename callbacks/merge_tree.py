@@ -250,7 +250,7 @@ class MergeTree(SearchingCallback):
 
         failed: dict[str, str] = {}
         warning = self.warning(f"MergeTree could not save epoch {epoch}", failed)
-        saved = on_rank_zero(trainer, lambda: self.attempt(save, warning))
+        saved = on_rank_zero(trainer, lambda: self.attempt(save, warning), f"MergeTree's snapshot of epoch {epoch}")
         self._snapshots |= saved
         return bool(saved)
 
@@ -262,7 +262,7 @@ class MergeTree(SearchingCallback):
                 return self._grow(trainer, pl_module, epoch)
 
         warning = self.warning(f"MergeTree failed after epoch {epoch}", None)
-        scalars = on_rank_zero(trainer, lambda: self.attempt(compute, warning))
+        scalars = on_rank_zero(trainer, lambda: self.attempt(compute, warning), f"the merge tree after epoch {epoch}")
         self._treed = len(self._snapshots)
         if scalars is not None:
             self._trees += 1

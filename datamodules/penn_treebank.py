@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.plain_files import LARGEST_DATA, file_size
 
 FILES = {  # md5 of the files as Mikolov published them
     "train": ("ptb.train.txt", "f26c4b92c5fdc7b3f8c7cdcb991d8420"),
@@ -186,6 +187,7 @@ class PennTreebankDataModule(LightningDataModule):
 
     def _read(self, split: str) -> list[str]:
         path = self._folder() / FILES[split][0]
+        file_size(path, most=LARGEST_DATA)
         content = path.read_bytes()
         found, expected = hashlib.md5(content, usedforsecurity=False).hexdigest(), FILES[split][1]
         if self.verify and found != expected:

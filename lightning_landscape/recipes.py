@@ -28,12 +28,15 @@ from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.plain_files import file_size, shown
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.matching import matched_state
 
 T = TypeVar("T")
 C = TypeVar("C")
 State = Mapping[str, Tensor]
+_LARGEST_RECIPE = 1 << 24  # bytes
 
 
 class RecipeError(ValueError):
@@ -169,9 +172,12 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
         RecipeError: if the file cannot be read, or has no section ``model``; the message begins with the path.
     """
     try:
+        file_size(path, most=_LARGEST_RECIPE)
         recipe = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from error
+    except CorruptFileError as error:
+        raise RecipeError(str(error)) from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RecipeError(f"{shown(path)} cannot be read: {error}") from error
     if not isinstance(recipe, dict) or "model" not in recipe:
         raise RecipeError(f"{path} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
     return recipe

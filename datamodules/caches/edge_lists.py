@@ -12,6 +12,7 @@ import numpy as np
 from lightning_landscape.community.crossing_pairs import LabelledGraph, labelled_graph
 from lightning_landscape.datamodules.parts.number_tables import NumberTable, read_number_table
 from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.plain_files import LARGEST_DATA, file_size
 
 PAGES = {"amazon": "com-Amazon", "dblp": "com-DBLP", "youtube": "com-Youtube"}
 
@@ -30,6 +31,8 @@ class SnapFiles:
 
     def digest(self) -> str:
         """SHA-256 of the contents of both files, in hexadecimal."""
+        for path in (self.edges, self.communities):
+            file_size(path, most=LARGEST_DATA)
         parts = [hashlib.sha256(path.read_bytes()).digest() for path in (self.edges, self.communities)]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 

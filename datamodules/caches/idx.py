@@ -12,6 +12,7 @@ from pathlib import Path
 from torchvision.datasets.utils import calculate_md5
 
 from lightning_landscape.storage.atomic import CorruptFileError, replacing
+from lightning_landscape.storage.plain_files import LARGEST_DATA, file_size
 
 _UNSIGNED_BYTE = b"\x00\x00\x08"
 
@@ -65,6 +66,7 @@ def unpack(archive: Path, md5: str, target: Path) -> None:
     Raises:
         CorruptFileError: if the md5 of ``archive`` is another.
     """
+    file_size(archive, most=LARGEST_DATA)
     found = calculate_md5(archive)
     if found != md5:
         raise CorruptFileError(f"{archive} is damaged: its md5 is {found} and should be {md5}. Fetch it anew")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.either_lightning import MisconfigurationException
 
 
@@ -23,9 +24,9 @@ def resolve_folder(trainer: pl.Trainer, dirpath: str | os.PathLike[str] | None, 
     Raises:
         MisconfigurationException: if the folder is on a remote file system.
     """
-    folder = os.fspath(dirpath) if dirpath is not None else os.path.join(_run_folder(trainer), default)
+    own = os.fspath(dirpath) if dirpath is not None else os.path.join(_run_folder(trainer), default)
     # A version may be numbered by rank zero alone.
-    folder = trainer.strategy.broadcast(folder)
+    folder = on_rank_zero(trainer, lambda: own, "the choice of a folder")
     if "://" in folder:
         raise MisconfigurationException(
             f"files are written and renamed in a local folder, and {folder!r} is remote: pass dirpath='/a/local/folder'"

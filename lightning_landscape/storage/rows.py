@@ -12,7 +12,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.atomic import CorruptFileError, replacing
+from lightning_landscape.storage.plain_files import file_size
 
 Row = dict[str, Any]
 
@@ -132,7 +133,13 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+    try:
+        file_size(path)
+    except FileNotFoundError:
+        return []
+    except CorruptFileError as error:
+        raise ValueError(str(error)) from error
+    return path.read_bytes().decode(errors="replace").splitlines()
 
 
 def _parsed(line: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_landscape.storage.named_tensors import content_hash, mapping_state, module_state, tied_names
+from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.tensor_files import (
     REPLACE,
     SUFFIX,
@@ -66,9 +67,9 @@ class Snapshot:
         if written.content_hash != self.content_hash:
             raise SnapshotError(f"{self.path} was replaced since it was opened: open {self.name!r} again")
         if content_hash(tensors) != self.content_hash:
-            raise SnapshotError(f"{self.path} was altered: its tensors do not match its content hash. {REPLACE}")
+            raise SnapshotError(f"{shown(self.path)} was altered: its tensors do not match its content hash. {REPLACE}")
         if not set(self.aliases.values()) <= tensors.keys():
-            raise SnapshotError(f"{self.path} names tied tensors that it does not hold. {REPLACE}")
+            raise SnapshotError(f"{shown(self.path)} names tied tensors that it does not hold. {REPLACE}")
         return tensors
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -237,12 +238,12 @@ def parse_header(path: Path, header: Mapping[str, str]) -> Snapshot:
     """
     if not is_snapshot(header):
         raise SnapshotError(
-            f"{path} was not written by SnapshotStore: move it out of the folder of snapshots, or pass it to "
+            f"{shown(path)} was not written by SnapshotStore: move it out of the folder of snapshots, or pass it to "
             "read_reference, which takes any safetensors file"
         )
     text = header[_RECORD]
     if header.get(_SEAL) != hashlib.sha256(text.encode()).hexdigest():
-        raise SnapshotError(f"{path} was altered: its header does not match its checksum. {REPLACE}")
+        raise SnapshotError(f"{shown(path)} was altered: its header does not match its checksum. {REPLACE}")
     try:
         record = json.loads(text, parse_constant=_refuse)
         if record["format"] != _FORMAT:
@@ -262,7 +263,9 @@ def parse_header(path: Path, header: Mapping[str, str]) -> Snapshot:
     except SnapshotError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise SnapshotError(f"{path} has a header that SnapshotStore does not write ({error!r}). {REPLACE}") from error
+        raise SnapshotError(
+            f"{shown(path)} has a header that SnapshotStore does not write ({error!r}). {REPLACE}"
+        ) from error
 
 
 def _count(name: str, value: Any) -> int:

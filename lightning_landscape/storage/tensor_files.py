@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.atomic import CorruptFileError, replacing
+from lightning_landscape.storage.plain_files import file_size, shown
 
 SUFFIX = ".safetensors"
-REPLACE = "Delete it, or copy it again from where it is intact."
+REPLACE = "Copy it again from where it is intact."
+_LONGEST_HEADER = 100_000_000  # bytes; safetensors reads none that is longer
 
 
 class SnapshotError(ValueError):
@@ -26,14 +31,18 @@ def read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, str
         SnapshotError: if the file is missing, truncated, or no safetensors file.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        _check_header(path, file_size(path))
+        with _named_in_utf8(path) as name, safe_open(name, framework="pt", device="cpu") as file:
             names = file.keys() if tensors else []
             # The tensors of safe_open are views of the mapped file, which may be replaced or deleted.
             return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in names}
     except FileNotFoundError:
         raise missing(path) from None
-    except (SafetensorError, OSError) as error:
-        raise SnapshotError(f"{path} is truncated, damaged or no safetensors file ({error}). {REPLACE}") from error
+    except CorruptFileError as error:
+        raise SnapshotError(str(error)) from error
+    except (SafetensorError, OSError, MemoryError) as error:
+        message = f"{shown(path)} is truncated, damaged or no safetensors file ({error}). {REPLACE}"
+        raise SnapshotError(message) from error
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
@@ -48,11 +57,37 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], header: dict[st
         file.write(data)
 
 
+def _check_header(path: Path, size: int) -> None:
+    with path.open("rb") as file:
+        start = file.read(8)
+    declared = int.from_bytes(start, "little")
+    if len(start) < 8 or declared > min(size - 8, _LONGEST_HEADER):
+        raise SnapshotError(
+            f"{shown(path)} is truncated, damaged or no safetensors file: it has {size} bytes and its start "
+            f"declares a header of {declared}. {REPLACE}"
+        )
+
+
+@contextmanager
+def _named_in_utf8(path: Path) -> Iterator[Path]:
+    """A name of the file that safetensors can open, which takes no other bytes than UTF-8."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, "weights")
+            link.symlink_to(path.absolute())
+            yield link
+        return
+    yield path
+
+
 def missing(path: Path) -> SnapshotError:
     """The error for a file that does not exist, naming what its folder holds."""
     others = sorted(other.stem for other in path.parent.glob(f"[!.]*{SUFFIX}"))
-    shown = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
-    return SnapshotError(f"{path} does not exist: " + (f"this folder holds {shown}" if others else "check the folder"))
+    some = ", ".join(map(shown, others[:8])) + (", ..." if len(others) > 8 else "")
+    what = f"this folder holds {some}" if others else "check the folder"
+    return SnapshotError(f"{shown(path)} does not exist: {what}")
 
 
 def _serialize(tensors: Mapping[str, Tensor], header: dict[str, str]) -> bytes:

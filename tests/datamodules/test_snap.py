@@ -138,7 +138,7 @@ def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
     data = loaded(tmp_path / "cache", write(tmp_path))
     data.cache.write_bytes(data.cache.read_bytes()[:100])
     for source in (tmp_path, None):
-        with pytest.raises(SnapshotError, match="Delete it"):
+        with pytest.raises(SnapshotError, match="Copy it again"):
             loaded(tmp_path / "cache", source)
 
 
