@@ -71,7 +71,7 @@ def test_on_a_regular_graph_only_what_shifts_all_nodes_has_a_derivative(name: st
         if parameter.grad is None:
             continue  # what the last layer leaves unused
         assert parameter.grad.isfinite().all()
-        if key.endswith("norm.weight") or "norms" in key and key.endswith("weight") or "mix" in key:
+        if key.endswith("norm.weight") or ("norms" in key and key.endswith("weight")) or "mix" in key:
             assert not parameter.grad.any(), key
 
 
