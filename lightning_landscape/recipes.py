@@ -158,7 +158,7 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
         RecipeError: if the file cannot be read, or has no section ``model``; the message begins with the path.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text())
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     if not isinstance(recipe, dict) or "model" not in recipe:
