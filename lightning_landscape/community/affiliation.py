@@ -109,8 +109,8 @@ class AffiliationGraphFit:
             num_communities: k, from 1 to 6 and to the number of nodes.
 
         Raises:
-            ValueError: if ``num_communities`` is out of its range, or the graph has no nodes or no edges, is directed or
-                has self-loops or repeated edges.
+            ValueError: if ``num_communities`` is out of its range, or the graph has no nodes or no edges, is directed
+                or has self-loops or repeated edges.
         """
         if isinstance(num_communities, bool) or num_communities not in range(1, _MOST_COMMUNITIES + 1):
             raise ValueError(f"num_communities must be from 1 to {_MOST_COMMUNITIES}, got {num_communities!r}")
