@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_landscape.callbacks.base import LandscapeCallback
 from lightning_landscape.either_lightning import MisconfigurationException
+from lightning_landscape.sparse_coding.batch import sparse_coding_batch
 from lightning_landscape.sparse_coding.certificate import check_factorization, random_design, step_bound
 from lightning_landscape.sparse_coding.problem import LassoProblem
 
@@ -33,7 +34,8 @@ class AccelerationCertificate(LandscapeCallback):
 
     The module exposes ``problem`` with ``dictionary`` (n, m) and ``lam`` (or has the two itself), ``iterates(x)``,
     which returns z_0, ..., z_K of signals x, and ``layers``, of which a factorised one has ``A`` (m, m) and ``S``
-    (m,). Validation batches have ``x`` and ``solution``, as those of ``SparseCodingDataModule``.
+    (m,). Validation batches have ``x`` and ``solution``, as those of ``SparseCodingDataModule``, or as
+    :func:`~lightning_landscape.sparse_coding.sparse_coding_batch` reads them.
 
     Args:
         name: sets apart several of these callbacks in one trainer: the numbers are under ``certificate/<name>/``.
@@ -105,8 +107,8 @@ class AccelerationCertificate(LandscapeCallback):
         """Keep the signals and their iterates."""
         if trainer.sanity_checking:
             return
-        x, solution = getattr(batch, "x", None), getattr(batch, "solution", None)
-        if x is None or solution is None:
+        x, _, solution, _ = sparse_coding_batch(batch)
+        if solution is None:
             raise MisconfigurationException(
                 f"{type(self).__name__} compares with minimisers, which these validation batches lack: yield "
                 "SparseCodingBatch(x, solution=reference_optimum(problem, x)[0]), as SparseCodingDataModule does"

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_landscape.datamodules.parts.text_files import decode_text
 from lightning_landscape.storage.atomic import CorruptFileError
 from lightning_landscape.storage.plain_files import LARGEST_DATA, file_size
 
@@ -69,6 +70,7 @@ class ContiguousLoader(DataLoader[tuple[Tensor, Tensor]]):
     saved right after the last batch; the epoch resumed from it starts after that batch.
     """
 
+    measured_by_dataset = True
     _position = 0  # windows read in this pass
     _start = 0  # of the next pass
 
@@ -108,7 +110,7 @@ class PennTreebankDataModule(LightningDataModule):
         batch_size: number of parallel streams B.
         bptt: words in a window, T; Zaremba et al. (2014) use 20 for the small model and 35 for the larger ones.
         verify: compare the md5 of each file with the published one. ``False`` takes a corpus of your own
-            under the same three names, one sentence a line, in UTF-8.
+            under the same three names, one sentence a line, in UTF-8, with or without a byte order mark.
 
     Attributes:
         vocabulary: from word to index, set by ``setup``.
@@ -150,7 +152,7 @@ class PennTreebankDataModule(LightningDataModule):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            CorruptFileError: if a file has a wrong md5 or is no UTF-8.
+            CorruptFileError: if a file has a wrong md5 or is no UTF-8; the message names the line.
             ValueError: if a split is too short for ``batch_size`` and ``bptt``, or holds a word that is not in
                 the vocabulary while ``<unk>`` is not in it either.
             MisconfigurationException: in a run of several processes.
@@ -195,11 +197,7 @@ class PennTreebankDataModule(LightningDataModule):
                 f"{path} is not the published file: its md5 is {found} and should be {expected}. Fetch it anew, or "
                 "give verify=False for a corpus of your own"
             )
-        try:
-            lines = content.decode().split("\n")
-        except UnicodeDecodeError as error:
-            raise CorruptFileError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
-        sentences = (words for line in lines if (words := line.split()))
+        sentences = (words for line in decode_text(path, content).split("\n") if (words := line.split()))
         return [word for words in sentences for word in (*words, END)]
 
     def _folder(self) -> Path:

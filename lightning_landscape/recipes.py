@@ -173,7 +173,7 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         file_size(path, most=_LARGEST_RECIPE)
-        recipe = yaml.safe_load(Path(path).read_text())
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except CorruptFileError as error:
         raise RecipeError(str(error)) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -49,6 +49,8 @@ class AugmentingLoader(DataLoader[Any]):
     ``seed_everything`` reproduces them.
     """
 
+    measured_by_dataset = True
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader declares its own iterator class
         for images, labels in super().__iter__():
             yield [flip_and_crop(images), labels]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from lightning_landscape.datamodules.parts.text_files import read_ascii_lines
 from lightning_landscape.storage.atomic import CorruptFileError
-from lightning_landscape.storage.plain_files import LARGEST_DATA, file_size, read_to_end
 
 _LONGEST = 18  # digits of a number that an int64 holds for certain
-_PACKING, _SMALL = 50, 1 << 20  # lists of numbers become 3 to 10 times smaller; tiny ones of one number more
 _BLANKS = np.frombuffer(b" \t\r\n", dtype=np.uint8)
 _HEADER = re.compile(rb"(?:#[^\n]*(?:\n|$))*")
 
@@ -44,7 +39,8 @@ class NumberTable:
 def read_number_table(path: Path) -> NumberTable:
     """Read whole numbers between blanks and line ends, after a header of lines that begin with ``#``.
 
-    The file may be gzipped, whatever its name. A million lines take a fraction of a second.
+    The file may be gzipped, whatever its name, begin with a byte order mark, and end its lines as any system does. A
+    million lines take a fraction of a second.
 
     Args:
         path: the file.
@@ -62,7 +58,7 @@ def read_number_table(path: Path) -> NumberTable:
         >>> table.values, table.lengths, table.lines
         (array([ 0,  1, 12,  3,  4]), array([2, 3]), array([2, 4]))
     """
-    content = _decompressed(path)
+    content = read_ascii_lines(path)
     header = _HEADER.match(content)
     assert header is not None  # it matches nothing too
     body = content[header.end() :]
@@ -90,15 +86,3 @@ def read_number_table(path: Path) -> NumberTable:
     # Of blanks alone NumPy would make a 0.
     values = np.fromstring(body.decode("ascii"), dtype=np.int64, sep=" ")[: len(starts)]
     return NumberTable(path, header.group().decode(errors="replace"), values, lengths[lines], lines + before + 1)
-
-
-def _decompressed(path: Path) -> bytes:
-    most = file_size(path, most=LARGEST_DATA)
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            return read_to_end(cast(BinaryIO, stream), _PACKING * most + _SMALL, path)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptFileError(f"{path} is truncated or damaged ({error}). Fetch it anew") from error

@@ -62,7 +62,9 @@ class TrainingData:
                 f"{type(loader.dataset).__name__} is an IterableDataset, which a second reader would disturb"
             )
         kind = type(loader)
-        if kind.__iter__ is not DataLoader.__iter__ or kind._get_iterator is not DataLoader._get_iterator:
+        own = kind.__iter__ is not DataLoader.__iter__ or kind._get_iterator is not DataLoader._get_iterator
+        # A loader may say that whoever measures a loss is to read its data set itself, without what it adds.
+        if own and not getattr(loader, "measured_by_dataset", False):
             raise UnreadableTwice(f"{kind.__name__} iterates in a way of its own, which a second reader would miss")
         try:
             batches = len(loader)

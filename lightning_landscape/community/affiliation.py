@@ -33,7 +33,8 @@ class Affiliation:
         background: epsilon, the probability of an edge without a shared community.
         log_likelihood: log-likelihood of the graph, in nats.
         history: log-likelihoods of the ascent that led here, one a round.
-        labels: (n,) int64, the one community that explains the edges of each node best if it may have no other.
+        labels: (n,) int64, the one community that explains the edges of each node best if it may have no other. Of a
+            node without edges that is the community in which their absence is the least surprise.
     """
 
     memberships: Tensor
@@ -105,16 +106,24 @@ class AffiliationGraphFit:
         Args:
             data: with ``edge_index`` (2, E2), both directions of each edge once, as ``community_graph`` makes it, and
                 ``num_nodes``.
-            num_communities: k, from 1 to 6.
+            num_communities: k, from 1 to 6 and to the number of nodes.
 
         Raises:
-            ValueError: if ``num_communities`` is out of its range, or the graph has no node, is directed or has
-                self-loops or repeated edges.
+            ValueError: if ``num_communities`` is out of its range, or the graph has no nodes or no edges, is directed
+                or has self-loops or repeated edges.
         """
         if isinstance(num_communities, bool) or num_communities not in range(1, _MOST_COMMUNITIES + 1):
             raise ValueError(f"num_communities must be from 1 to {_MOST_COMMUNITIES}, got {num_communities!r}")
         if not data.num_nodes:
             raise ValueError("data has no nodes: there is nothing to fit")
+        if num_communities > data.num_nodes:
+            raise ValueError(
+                f"num_communities must be at most the number of nodes, {data.num_nodes}, got {num_communities!r}"
+            )
+        if data.edge_index.shape[1] == 0:
+            raise ValueError(
+                f"the graph of {data.num_nodes} nodes has no edges, so that nothing tells its communities apart"
+            )
         reverse_edges(data.edge_index, data.num_nodes)  # refuses what is no simple undirected graph
         source, target = data.edge_index.cpu().numpy()
         adjacency = sparse.csr_matrix((np.ones(len(source), np.int8), (source, target)), (data.num_nodes,) * 2)

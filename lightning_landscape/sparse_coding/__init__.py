@@ -1,6 +1,6 @@
 """Sparse coding: the Lasso, its iterative solvers and what is known of learned ones."""
 
-from lightning_landscape.sparse_coding.batch import SparseCodingBatch
+from lightning_landscape.sparse_coding.batch import SparseCodingBatch, sparse_coding_batch
 from lightning_landscape.sparse_coding.certificate import (
     check_factorization,
     facnet_step,
@@ -32,5 +32,6 @@ __all__ = [
     "random_design",
     "reference_optimum",
     "soft_threshold",
+    "sparse_coding_batch",
     "step_bound",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
+from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
 from lightning_landscape.either_lightning import both
@@ -54,7 +55,7 @@ def detached_copy(module: nn.Module) -> nn.Module:
 
     The original is only read: no parameter, buffer, gradient, metric state or trainer attribute of it
     changes, whatever is later done with the copy. Tensors with a graph that a step has stored on the
-    module (a list of losses, say) are copied without their graph.
+    module, in whatever object or container (a list of losses, say), are copied without their graph.
 
     Args:
         module: any module; a ``torch.compile`` wrapper is copied as the module it wraps.
@@ -68,9 +69,9 @@ def detached_copy(module: nn.Module) -> nn.Module:
     if isinstance(module, OptimizedModule):
         module = module._orig_mod
     # Under inference mode (trainer.validate) new tensors could never require a gradient.
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), _WithoutGraphs():
         try:
-            clone: nn.Module = copy.deepcopy(module, _without_graphs(module))
+            clone: nn.Module = copy.deepcopy(module)
         except Exception as error:  # whatever the attributes of a user's module raise
             raise ValueError(
                 f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}): keep what cannot be "
@@ -104,20 +105,33 @@ def _silence(module: LightningModule, stand_in: DetachedTrainer) -> None:
     module.print = ignore  # type: ignore[method-assign]
 
 
-def _without_graphs(module: nn.Module) -> dict[int, Any]:
-    """A memo for ``copy.deepcopy`` that maps every stored tensor with a graph to a detached clone."""
-    stored = (value for child in module.modules() for value in vars(child).values())
-    return {id(tensor): tensor.detach().clone() for tensor in _tensors(stored) if tensor.grad_fn is not None}
+class _WithoutGraphs(TorchFunctionMode):
+    """Lets ``copy.deepcopy`` meet tensors with a graph, which it refuses, and copies them without.
 
+    So they are found wherever ``deepcopy`` goes, and no container has to be known here.
+    """
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _tensors(value.values())
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) in memo:
+            return memo[id(tensor)]
+        gradient = tensor.grad if tensor.is_leaf else None
+        # The mode is off in here, and on again for what hangs on the tensor. There deepcopy leaves it in the memo.
+        with self:
+            attributes = copy.deepcopy(vars(tensor), memo)
+            copied_gradient = copy.deepcopy(gradient, memo)
+        if tensor.grad_fn is None and (gradient is None or gradient.grad_fn is None):
+            return func(tensor, memo)
+        clone = tensor.detach().clone()
+        if tensor.is_leaf:
+            clone.requires_grad_(tensor.requires_grad).grad = copied_gradient
+        vars(clone).update(attributes)
+        memo[id(tensor)] = clone
+        return clone
 
 
 def metrics_of(module: nn.Module) -> list[Metric]:

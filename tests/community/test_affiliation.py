@@ -95,8 +95,8 @@ def test_two_cliques_fit_with_the_largest_probabilities() -> None:
 
 @pytest.mark.parametrize(
     ("edges", "count"),
-    [([], 1), ([], 5), ([(0, 1)], 2), ([(0, 1)], 4), (clique_edges(range(6)), 6), ([(0, i) for i in range(1, 8)], 8)],
-    ids=["one node", "no edge", "one edge", "isolated nodes", "complete", "star"],
+    [([(0, 1)], 2), ([(0, 1)], 4), (clique_edges(range(6)), 6), ([(0, i) for i in range(1, 8)], 8)],
+    ids=["one edge", "isolated nodes", "complete", "star"],
 )
 def test_degenerate_graphs_have_a_finite_fit(edges: list[tuple[int, int]], count: int) -> None:
     graph = community_graph(torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T, count)
@@ -108,6 +108,23 @@ def test_degenerate_graphs_have_a_finite_fit(edges: list[tuple[int, int]], count
     assert labels.shape == (count,)
     assert set(labels.tolist()) <= {0, 1}
     assert labels[0] == 0  # numbered as they occur
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("communities", [1, 2, 3])
+def test_a_graph_without_edges_has_no_communities(count: int, communities: int) -> None:
+    graph = community_graph(torch.empty(2, 0, dtype=torch.int64), count)
+    reason = "has no edges" if communities <= count else f"at most the number of nodes, {count}, got {communities}"
+    for ask in (AffiliationGraphFit().fit, AffiliationGraphFit().fit_predict):
+        with pytest.raises(ValueError, match=reason):
+            ask(graph, communities)
+
+
+def test_nodes_without_edges_and_a_complete_graph() -> None:
+    triangle = community_graph(torch.tensor(clique_edges(range(3))).T, 6)
+    assert AffiliationGraphFit().fit_predict(triangle).tolist() == [0, 0, 0, 1, 1, 1]
+    complete = community_graph(torch.tensor(clique_edges(range(6))).T, 6)
+    assert AffiliationGraphFit().fit_predict(complete).tolist() == [0] * 6
 
 
 def test_the_fit_depends_on_its_own_seed_alone() -> None:

@@ -21,6 +21,9 @@ from lightning_landscape.storage.atomic import CorruptFileError
         (b"# a\n# b\n1\t2\n3\t4\n", [1, 2, 3, 4], [2, 2], [3, 4]),
         (b"1 2\r\n\r\n 3  4 5 \r\n6", [1, 2, 3, 4, 5, 6], [2, 3, 1], [1, 3, 4]),
         (b"000123456789012345", [123456789012345], [1], [1]),
+        (b"\xef\xbb\xbf# a\r\n1 2\r\n", [1, 2], [2], [2]),
+        (b"\xef\xbb\xbf1 2", [1, 2], [2], [1]),
+        (b"# a\r1 2\r\r3\r", [1, 2, 3], [2, 1], [2, 4]),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -31,7 +34,7 @@ def test_numbers_and_lines(
     path.write_bytes(gzip.compress(text) if packed else text)
     table = read_number_table(path)
     assert (table.values.tolist(), table.lengths.tolist(), table.lines.tolist()) == (values, lengths, lines)
-    assert table.header.startswith("#") == text.startswith(b"#")
+    assert table.header.startswith("#") == text.removeprefix(b"\xef\xbb\xbf").startswith(b"#")
 
 
 @pytest.mark.parametrize(
@@ -42,13 +45,17 @@ def test_numbers_and_lines(
         (b"1.5 2\n", 1),
         (b"1 2\n# late\n", 2),
         (b"1 2\n\xff", 2),
+        (b"1 2\n\xef\xbb\xbf3 4", 2),
+        (b"\xef\xbb\xbf1 2\r3 x", 2),
+        ("1 2\n".encode("utf-16"), 1),
+        ("1 2\n".encode("utf-32"), 1),
         (b"1 2\n\n3 1234567890123456789\n", 3),
     ],
 )
 def test_the_wrong_line_is_named(text: bytes, line: int, tmp_path: Path) -> None:
     path = tmp_path / "table"
     path.write_bytes(text)
-    with pytest.raises(CorruptFileError, match=rf"table, line {line}: .*"):
+    with pytest.raises(CorruptFileError, match=rf"table, line {line}(, byte 0)?: .*"):
         read_number_table(path)
 
 

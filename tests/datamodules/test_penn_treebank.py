@@ -104,11 +104,32 @@ def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None
     assert not data.splits
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"caf\xe9", "line 1, byte 3: 0xe9"),
+        (b"a b\r\nc\rd \xff e\n", "line 3, byte 9: 0xff"),
+        (b"\xef\xbb\xbfa\n\xc3", "line 2, byte 5: 0xc3"),
+        ("a b\n".encode("utf-16"), "line 1, byte 0: the file is UTF-16"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_by_line_and_byte(content: bytes, place: str, tmp_path: Path) -> None:
     folder = write(tmp_path)
-    (folder / "ptb.test.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(CorruptFileError, match=r"ptb\.test\.txt is not UTF-8"):
+    (folder / "ptb.test.txt").write_bytes(content)
+    with pytest.raises(CorruptFileError, match=rf"ptb\.test\.txt, {place}"):
         loaded(folder)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_byte_order_mark_and_line_ends_of_any_system_are_no_words(mark: bytes, end: bytes, tmp_path: Path) -> None:
+    for name in ("train", "valid", "test"):
+        text = "die Straße\nist lang\ndie Straße\n".encode().replace(b"\n", end)
+        (tmp_path / f"ptb.{name}.txt").write_bytes(mark + text)
+    data = PennTreebankDataModule(tmp_path, batch_size=1, bptt=4, verify=False)
+    data.setup()
+    assert data.vocabulary == {"<eos>": 0, "Straße": 1, "die": 2, "ist": 3, "lang": 4}
+    assert next(iter(data.val_dataloader()))[0].tolist() == [[2, 1, 0, 3]]
 
 
 def test_a_missing_file_is_named_with_the_folder(tmp_path: Path) -> None:

@@ -225,3 +225,14 @@ def test_counts_of_the_real_graphs(
             assert graph.y.bincount().shape == (2,)
             crossing_edges = graph.y[graph.edge_index].ne(graph.y[graph.edge_index].flip(0)).any(0)
             assert crossing_edges.any()
+
+
+def test_files_of_an_editor_give_the_same_instances(tmp_path: Path) -> None:
+    plain = loaded(tmp_path / "a", write(tmp_path / "plain"))
+    edited = [b"\xef\xbb\xbf" + lines(rows).replace(b"\n", b"\r\n") for rows in (EDGES, TRIANGLES)]
+    other = loaded(tmp_path / "b", write(tmp_path / "edited", *edited))
+    assert other.counts == plain.counts
+    for split, graphs in plain.splits.items():
+        assert all(torch.equal(*pair) for pair in zip(
+            (graph.edge_index for graph in graphs), (graph.edge_index for graph in other.splits[split]), strict=True
+        ))  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_landscape.community import CommunityGraph
 from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
-from lightning_landscape.models.graphs.graph_operators import InstanceNorm, NodeOperators, Segments
+from lightning_landscape.models.graphs.graph_operators import InstanceNorm, NodeOperators, Segments, rounding_of_sums
 
 
 class CommunityGNN(CommunityClassifier):
@@ -107,8 +107,15 @@ class HalfLinear(nn.Module):
 
     def forward(self, parts: list[Tensor], segments: Segments) -> Tensor:
         """Features (N, out_features) from parts (N, ...), for rows that belong to graphs."""
-        z: Tensor = self.norm(self.mix(torch.cat(parts, 1)), segments)
-        return torch.clamp_min(z, self.floor)
+        joined = torch.cat(parts, 1)
+        z = self.mix(joined)
+        normalized: Tensor = self.norm(z, segments, self._rounding(joined.detach(), segments, z.dtype))
+        return torch.clamp_min(normalized, self.floor)
+
+    def _rounding(self, joined: Tensor, segments: Segments, dtype: torch.dtype) -> Tensor:
+        """Of z where all rows of a graph are alike, (G, out_features): then the first of them has the sizes of all."""
+        sizes = segments.firsts(joined).abs() @ self.mix.weight.detach().abs().T
+        return rounding_of_sums(sizes, joined.shape[1], dtype)
 
 
 def require_sizes(num_layers: int, num_features: int, num_powers: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch_geometric.nn import GAT, GCN
 
 from lightning_landscape.community import CommunityGraph
 from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
 from lightning_landscape.models.graphs.community_gnn import require_sizes
-from lightning_landscape.models.graphs.graph_operators import NodeOperators
+from lightning_landscape.models.graphs.graph_operators import InstanceNorm, NodeOperators, Segments
 
 _BACKBONES = {"gcn": GCN, "gat": GAT}
 
@@ -67,8 +68,7 @@ class PyGCommunityModel(CommunityClassifier):
             hidden_channels=num_features,
             num_layers=num_layers,
             out_channels=num_classes,
-            norm="InstanceNorm",
-            norm_kwargs={"affine": True, "track_running_stats": False},
+            norm=_InstanceNorm(num_features),
             **options,
         )
 
@@ -83,3 +83,11 @@ class PyGCommunityModel(CommunityClassifier):
             batch_size=len(segments.pointer) - 1,
         )
         return logits
+
+
+class _InstanceNorm(InstanceNorm):
+    """The norm of the networks here, called as PyG calls its own."""
+
+    def forward(self, x: Tensor, batch: Tensor, batch_size: int) -> Tensor:  # type: ignore[override]
+        pointer = torch.searchsorted(batch, torch.arange(batch_size + 1, device=batch.device))
+        return super().forward(x, Segments(pointer, batch))

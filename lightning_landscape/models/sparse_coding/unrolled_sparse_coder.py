@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_landscape.models.sparse_coding.sparse_coding_scores import SparseCodingScores
 from lightning_landscape.models.sparse_coding.warm_start import prefix_state, require_same_layer, require_same_problem
 from lightning_landscape.models.theorems.squared_error import require_counts
-from lightning_landscape.sparse_coding.batch import SparseCodingBatch
+from lightning_landscape.sparse_coding.batch import SparseCodingBatch, sparse_coding_batch
 from lightning_landscape.sparse_coding.layers import LAYERS, UnrolledLayer
 from lightning_landscape.sparse_coding.problem import LassoProblem, lasso_objective
 
@@ -34,7 +34,8 @@ class UnrolledSparseCoder(LightningModule):
     Untrained, every network but ALISTA (see :class:`~lightning_landscape.sparse_coding.layers.ALISTALayer`) and
     LISTA-CP with support selection is K iterations of ISTA, L-FISTA of FISTA.
 
-    A batch is a :class:`~lightning_landscape.sparse_coding.SparseCodingBatch`. The training loss is the mean of
+    A batch is a :class:`~lightning_landscape.sparse_coding.SparseCodingBatch`, or signals alone, or what else
+    :func:`~lightning_landscape.sparse_coding.sparse_coding_batch` reads. The training loss is the mean of
     ``F(z_K)``, which needs no codes (``loss="unsupervised"``), or of ``||z_K - code||^2`` (``"supervised"``). Adam
     trains it, and its rate falls by ``decay`` when ``val/loss`` has not improved for ``patience`` epochs. To keep the
     best weights give the trainer a ``ModelCheckpoint(monitor="val/loss")``, as the recipes do: after ``fit`` the module
@@ -157,15 +158,16 @@ class UnrolledSparseCoder(LightningModule):
         self.problem.check(x)
         return self._codes(x)
 
-    def on_train_batch_start(self, batch: SparseCodingBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Refuse signals that do not fit or are not finite."""
-        x = _signals(batch)
+        x = self._read(batch).x
         # On an accelerator the look would make every step wait for the device; validation looks there too.
         if x.device.type == "cpu":
             self.problem.check(x)
 
-    def training_step(self, batch: SparseCodingBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch, and what the layers add to it."""
+        batch = self._read(batch)
         loss = self._criterion(batch, self._codes(batch.x)[-1])
         penalties = [penalty for layer in self.layers if (penalty := layer.penalty()) is not None]  # type: ignore[operator]
         if penalties:
@@ -173,15 +175,21 @@ class UnrolledSparseCoder(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.x))
         return loss
 
-    def validation_step(self, batch: SparseCodingBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss, and the suboptimality of every layer."""
-        self._evaluate(batch, "val")
+        self._evaluate(self._read(batch), "val")
 
-    def test_step(self, batch: SparseCodingBatch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss, the suboptimality of every layer, and what the network is worth in iterations."""
+        batch = self._read(batch)
         z = self._evaluate(batch, "test")[-1]
         metrics = self.scores.update(self.problem, batch, z)
         self.log_dict({f"test/{name}": metric for name, metric in metrics.items()}, batch_size=len(batch.x))
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """The codes (batch, m) of the signals of a batch."""
+        codes: Tensor = self(self._read(batch).x)
+        return codes
 
     def configure_optimizers(self) -> Any:
         """Adam over all parameters, whose rate falls when ``val/loss`` stays."""
@@ -262,6 +270,10 @@ class UnrolledSparseCoder(LightningModule):
             )
         return self._reference
 
+    def _read(self, batch: Any) -> SparseCodingBatch:
+        assert self.dictionary is not None
+        return sparse_coding_batch(batch, self.dictionary.shape[1])
+
     def _codes(self, x: Tensor) -> list[Tensor]:
         dictionary = self.dictionary
         assert dictionary is not None
@@ -281,7 +293,7 @@ class UnrolledSparseCoder(LightningModule):
         return (z - batch.code).square().sum(dim=1).mean()
 
     def _evaluate(self, batch: SparseCodingBatch, stage: str) -> list[Tensor]:
-        codes = self.iterates(_signals(batch))
+        codes = self.iterates(batch.x)
         values = {"loss": self._criterion(batch, codes[-1])}
         if batch.optimum is not None:
             problem, x = self.problem.to(torch.float64), batch.x.double()
@@ -290,12 +302,6 @@ class UnrolledSparseCoder(LightningModule):
         self.log(f"{stage}/loss", values.pop("loss"), prog_bar=True, sync_dist=True, batch_size=len(batch.x))
         self.log_dict({f"{stage}/{name}": v for name, v in values.items()}, sync_dist=True, batch_size=len(batch.x))
         return codes
-
-
-def _signals(batch: SparseCodingBatch) -> Tensor:
-    if not isinstance(getattr(batch, "x", None), Tensor):
-        raise ValueError(f"a batch must be a SparseCodingBatch, got {type(batch).__name__}")
-    return batch.x
 
 
 def _require(condition: bool, message: str) -> None:

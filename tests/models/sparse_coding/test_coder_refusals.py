@@ -72,8 +72,24 @@ def test_refuses_signals_and_batches_that_do_not_fit(tmp_path: Path) -> None:
             trainer_in(tmp_path, max_epochs=1).fit(module, loader)
     with pytest.raises(ValueError, match=r"x is torch.float64 .* convert one of them"):
         module(torch.zeros(2, N, dtype=torch.float64))
-    with pytest.raises(ValueError, match="a batch must be a SparseCodingBatch, got list"):
-        trainer_in(tmp_path, max_epochs=1).fit(module, DataLoader([[torch.zeros(1)]], batch_size=None))
+    for batch, got in (
+        ([1.0], "got list"),
+        ({"signals": torch.zeros(2, N)}, r"got dict with the keys \['signals'\]"),
+        ("x", "got str"),
+        ([torch.zeros(2, N)] * 5, "got list"),
+    ):
+        with pytest.raises(ValueError, match=f"a batch must be a SparseCodingBatch, signals x .*{got}"):
+            trainer_in(tmp_path, max_epochs=1).fit(module, DataLoader([batch], batch_size=None))
+    for wrong in (
+        (torch.zeros(2, N), torch.zeros(2)),  # labels are no codes
+        {"x": torch.zeros(2, N), "code": torch.zeros(2, 1)},
+        {"x": torch.zeros(2, N), "codes": torch.zeros(3, M)},
+        {"x": torch.zeros(2, N), "code": 3},
+    ):
+        with pytest.raises(ValueError, match=rf"code of a batch must be a tensor \(batch, m\) = \(2, {M}\)"):
+            module.training_step(wrong, 0)
+    with pytest.raises(ValueError, match="has both 'code' and 'codes'"):
+        module.training_step({"x": torch.zeros(2, N), "code": None, "codes": None}, 0)
     with pytest.raises(ValueError, match="loss='supervised' needs batches with codes"):
         trainer_in(tmp_path, max_epochs=1).fit(coder(loss="supervised"), Data(codes=False))
     assert module(torch.zeros(0, N)).shape == (0, M)

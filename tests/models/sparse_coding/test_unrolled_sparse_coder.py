@@ -75,7 +75,7 @@ def test_the_penalty_of_a_free_factor_is_averaged_over_layers() -> None:
     with torch.no_grad():
         module.layers[1].factor.mul_(math.sqrt(2))  # A^T A = 2 I
     fit = module.problem.objective(data.x, module(data.x)).mean()
-    torch.testing.assert_close(module.training_step(data.batches[0]._replace(x=data.x), 0), fit + 4 * M / 2)
+    torch.testing.assert_close(module.training_step(data.x, 0), fit + 4 * M / 2)
 
 
 def test_validation_logs_the_loss_and_the_suboptimality_of_every_layer(tmp_path: Path) -> None:
