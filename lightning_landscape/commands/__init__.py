@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
 from lightning_landscape.commands.components import components
 from lightning_landscape.commands.connect import connect
-from lightning_landscape.either_lightning import MisconfigurationException, both
+from lightning_landscape.either_lightning import both
 from lightning_landscape.storage.atomic import CorruptFileError
 
 COMMANDS = {"connect": connect, "components": components}

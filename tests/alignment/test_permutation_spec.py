@@ -153,7 +153,7 @@ def test_statistics_that_are_not_reestimated_stay() -> None:
     frozen = net(nn.BatchNorm2d(4)).train()
     frozen[1].eval()
     assert permutation_spec(frozen, image).groups == ()
-    assert permutation_spec(net(nn.InstanceNorm2d(4, track_running_stats=True)), image).groups == ()
+    assert len(permutation_spec(net(nn.InstanceNorm2d(4, track_running_stats=True)), image).groups) == 1
     assert len(permutation_spec(net(nn.BatchNorm2d(4)), image).groups) == 1
     assert len(permutation_spec(net(nn.InstanceNorm2d(4)), image).groups) == 1
 

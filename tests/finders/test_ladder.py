@@ -112,7 +112,7 @@ def permuted(module: nn.Sequential, order: Tensor) -> Tensor:
     """The point of a module whose hidden units were put into another order."""
     surface = surface_over(module)
     output = len(module) - 1
-    state = surface.state(surface.point())
+    state = surface.parameters(surface.point())
     for name in state:
         if name == f"{output}.weight":
             state[name] = state[name][:, order]

@@ -32,7 +32,7 @@ ALL = SINGLE + SPANNING + ORDERED
 
 
 def surface_of(example: Counterexample) -> LossSurface:
-    return LossSurface(example.module, [example.batch], vectorize=True)
+    return LossSurface(example.module, [example.batch])
 
 
 @pytest.mark.parametrize("widths", ALL)
