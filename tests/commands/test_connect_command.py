@@ -131,10 +131,12 @@ def test_buffers_of_a_model_that_is_built_late_are_those_of_the_first_state(proj
     )
     (project / "late_classes.py").write_text(own)
     (project / "late.yaml").write_text("model: late_classes.Ring")
-    shifted = torch.load(project / "a.ckpt", weights_only=True)
-    shifted["state_dict"]["shift"] = torch.tensor(0.5)
-    torch.save(shifted, project / "shifted.ckpt")
-    assert run("shifted.ckpt", "b.ckpt", "--config=late.yaml", "--finder=LinearPath") == 3
+    for name in ("a", "b"):
+        shifted = torch.load(project / f"{name}.ckpt", weights_only=True)
+        shifted["state_dict"]["shift"] = torch.tensor(0.5)
+        torch.save(shifted, project / f"shifted-{name}.ckpt")
+    assert run("shifted-a.ckpt", "b.ckpt", "--config=late.yaml", "--finder=LinearPath") == 2  # buffers differ
+    assert run("shifted-a.ckpt", "shifted-b.ckpt", "--config=late.yaml", "--finder=LinearPath") == 3
     assert row(project / "landscape" / "connect")["loss_a"] == 0.5
 
 
@@ -232,7 +234,6 @@ def test_the_surface_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     callback = LevelSetConnectivity(dirpath="run", overhead=1.0)
     Trainer(
         max_epochs=2,
-        limit_train_batches=10,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
