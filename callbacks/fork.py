@@ -22,7 +22,6 @@ from lightning_landscape.attach.forks import KeptMoments
 from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import LinearPath
@@ -31,6 +30,7 @@ from lightning_landscape.report.style import save_figure
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.classification_error import classification_error
+from lightning_landscape.surface.random_states import isolated_rng
 
 
 class ForkStability(LandscapeCallback):

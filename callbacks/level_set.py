@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.options import check_share
 from lightning_landscape.attach.ranks import on_rank_zero
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.pairings import PairChoice, Pairing, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
@@ -29,6 +28,7 @@ from lightning_landscape.report.tables import check_table
 from lightning_landscape.storage.rows import NumberedRows
 from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore, default_name
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
+from lightning_landscape.surface.random_states import isolated_rng
 
 
 class LevelSetConnectivity(SearchingCallback):

@@ -16,7 +16,6 @@ from torch import Tensor
 from lightning_landscape import components
 from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.attach.ranks import on_rank_zero
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
@@ -31,6 +30,7 @@ from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.rows import KeyedRows, NumberedRows
 from lightning_landscape.storage.snapshots import SnapshotStore
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
+from lightning_landscape.surface.random_states import isolated_rng
 
 
 class MergeTree(SearchingCallback):

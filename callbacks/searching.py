@@ -23,11 +23,11 @@ from lightning_landscape.attach.plan import Plan
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.recorded import RecordedData
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
+from lightning_landscape.surface.random_states import isolated_rng
 
 DataSource = Literal["loader", "recorded", "given"]
 

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.probe import TrainingData, run_surface
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.storage.atomic import CorruptFileError
 from lightning_landscape.storage.plain_files import file_size, shown
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.matching import matched_state
+from lightning_landscape.surface.random_states import isolated_rng
 
 T = TypeVar("T")
 C = TypeVar("C")

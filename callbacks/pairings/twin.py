@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 
 from lightning_landscape.attach.copies import TrainedCopy, hyperparameters, require_no_closure, require_steady_groups
 from lightning_landscape.attach.fresh_weights import require_fresh, reset_parameters
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
 from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.storage.snapshots import SnapshotStore, module_state
+from lightning_landscape.surface.random_states import isolated_rng
 
 Reinitialize = Callable[[pl.LightningModule], None]
 

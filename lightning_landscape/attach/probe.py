@@ -16,10 +16,10 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.either_lightning import MisconfigurationException, both
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.objective import LossFunction
+from lightning_landscape.surface.random_states import isolated_rng
 
 T = TypeVar("T")
 _LARGE = 1000  # containers of more items hold data rather than state, and are shared by a copy

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.components.heights import PairwiseHeights, search_heights
 from lightning_landscape.components.sharding import Sharded, Share, in_turn
 from lightning_landscape.connection import level_above
@@ -31,6 +30,7 @@ from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.plain import plain_json
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.random_states import isolated_rng
 
 SEVERAL = 3  # exit code
 _SUFFIXES = (".ckpt", ".safetensors")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, TensorDataset
 
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, private_copy
-from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.surface.random_states import isolated_rng
 
 
 def trainer_over(loader: Any, module: pl.LightningModule | None = None) -> pl.Trainer:

@@ -68,7 +68,6 @@ def test_twin_is_the_same_on_both_ranks(results: Results) -> None:
     assert {key for key in zero if zero[key] != one[key]} == {"net.1.running_mean", "net.1.running_var"}
 
 
-@pytest.mark.xfail(reason="since a probe is drawn from what all ranks train on, two ranks draw other batches than one")
 @pytest.mark.slow
 def test_two_ranks_find_what_one_finds_with_twice_the_batch(results: Results) -> None:
     (alone,), (zero, one) = results["one rank"], results["two ranks"]

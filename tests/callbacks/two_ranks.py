@@ -88,13 +88,21 @@ class Scenario:
     start: Any = None
 
 
+# What is drawn as a probe depends on the batches of the ranks.
+PROBE = [next(iter(DataLoader(data().dataset, 32)))]
 ACCUMULATING = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.3}
-LINEAR = {"pairs": "twin", "finder": LinearPath, "module": Unnormalised, "trainer": ACCUMULATING}
+LINEAR = {
+    "pairs": "twin",
+    "finder": LinearPath,
+    "module": Unnormalised,
+    "trainer": ACCUMULATING,
+    "options": {"batches": PROBE},
+}
 SCENARIOS = {
     "none": Scenario(pairs=None),
     "lagged": Scenario(),
     "twin": Scenario(pairs="twin"),
-    "one rank": Scenario(**LINEAR, devices=1, batch_size=32, options={"num_batches": 1}),
+    "one rank": Scenario(**LINEAR, devices=1, batch_size=32),
     "two ranks": Scenario(**LINEAR),
     "check fails": Scenario(finder=Failing),
     "check fails and raises": Scenario(finder=Failing, options={"on_error": "raise"}),

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from lightning_landscape import LossSurface
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.components.heights import search_heights
 from lightning_landscape.finders import BezierCurve, Budget, DynamicStringSampling, Ladder, LinearPath
 from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.surface.random_states import isolated_rng
 from tests.components.planted import WELLS, Point, plain, planted, points, shaken, surface
 
 

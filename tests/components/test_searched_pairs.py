@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lightning_landscape import LossSurface
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.components.heights import cheapest_tree, search_heights
 from lightning_landscape.components.sharding import Sharded
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.surface.random_states import isolated_rng
 from tests.components.planted import FINDER, WELLS, Point, plain, planted, points, shaken, surface
 
 

@@ -14,10 +14,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_landscape.attach.probe import TrainingData
-from lightning_landscape.attach.rng import isolated_rng
 from lightning_landscape.datamodules import PennTreebankDataModule
 from lightning_landscape.datamodules.penn_treebank import FILES
 from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.surface.random_states import isolated_rng
 
 SENTENCES = ["the cat sat on the mat", "a dog <unk> the cat", "the mat N"]
 TEXT = {"train": " \n " + "\n".join(SENTENCES * 4) + "\n", "val": "the dog sat\nthe zebra\n", "test": "a cat\n" * 3}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_landscape.attach.rng import isolated_rng
+from lightning_landscape.surface.random_states import isolated_rng
 
 
 def draw() -> tuple[float, float, float]:
