@@ -88,7 +88,7 @@ class Twin(Pairing, word="twin"):
 
         def reinitialize(twin: pl.LightningModule) -> None:
             (self._reinitialize or reset_parameters)(twin)
-            require_fresh(twin, module, partly=self._reinitialize is not None)
+            require_fresh(twin, module)
 
         # Scattered, for a module made under the same seed would otherwise draw the very same weights.
         with isolated_rng((self._seed * 2654435761 + 0x9E3779B9) % 2**32):

@@ -60,13 +60,12 @@ def reset_parameters(module: nn.Module) -> None:
         )
 
 
-def require_fresh(twin: nn.Module, module: nn.Module, partly: bool = False) -> None:
+def require_fresh(twin: nn.Module, module: nn.Module) -> None:
     """Refuses a twin that still has random weights of the module; ones, zeros and the like may be equal.
 
     Args:
         twin: a copy of the module that was given another initialisation.
         module: what it was copied from.
-        partly: allow some to be equal, where a user's own function gave the new ones.
 
     Raises:
         MisconfigurationException: naming the parameters.
@@ -83,7 +82,7 @@ def require_fresh(twin: nn.Module, module: nn.Module, partly: bool = False) -> N
             "the twin has the very weights of the module: pass reinitialize=lambda module: ... that draws new ones"
         )
     kept = [name for name, mine in equal if len(mine.unique()) > 2]
-    if kept and not partly:
+    if kept:
         raise MisconfigurationException(
             f"the twin still has the module's values in {len(kept)} parameters, among them {', '.join(kept[:_SHOWN])}: "
             "have reset_parameters() of the layer draw them too, pass reinitialize=lambda module: ... that does, or "

@@ -211,7 +211,8 @@ def test_a_probe_set_draws_whole_windows_in_random_order(tmp_path: Path) -> None
     model = pl.LightningModule()
     trainer = SimpleNamespace(
         train_dataloader=loader,
-        overfit_batches=0.0,
+        num_training_batches=len(loader),
+        max_steps=-1,
         lightning_module=model,
         precision_plugin=SimpleNamespace(convert_input=lambda batch: batch),
         strategy=SimpleNamespace(batch_to_device=lambda batch, dataloader_idx: batch),

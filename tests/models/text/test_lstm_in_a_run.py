@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
+from lightning_landscape.callbacks.pairings import twin as twins
 from lightning_landscape.datamodules import PennTreebankDataModule
 from lightning_landscape.finders import DynamicStringSampling
 from lightning_landscape.models import LSTMLanguageModel
@@ -64,7 +65,9 @@ def test_a_connectivity_check_leaves_training_bit_identical(
     assert all(math.isfinite(row["height"]) for row in callback.rows)
 
 
-def test_a_twin_is_trained_as_the_model_is(corpus: PennTreebankDataModule, tmp_path: Path) -> None:
+def test_a_twin_is_trained_as_the_model_is(
+    corpus: PennTreebankDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The two biases of an LSTM are one to the function: shifted against each other they train alike."""
 
     def shift(module: pl.LightningModule) -> None:
@@ -72,6 +75,7 @@ def test_a_twin_is_trained_as_the_model_is(corpus: PennTreebankDataModule, tmp_p
             module.lstm.bias_ih_l0.add_(0.25)
             module.lstm.bias_hh_l0.sub_(0.25)
 
+    monkeypatch.setattr(twins, "require_fresh", lambda *models: None)  # most of its weights are kept on purpose
     callback = checks(tmp_path, "twin", reinitialize=shift)
     start, module = model(), model()
     fit(module, corpus, callback, precision="64-true")
