@@ -80,18 +80,7 @@ def norm(result: Tensor, input: Labelled, p: Any = 2, dim: Any = None, *args: An
     return reduction(result, input, dim)
 
 
-@function_rule("max", "min")
-def extremum(result: Any, input: Labelled, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """Over all entries; or along one axis, which is fixed because the place of the largest is returned."""
-    if isinstance(dim, Labelled):
-        return broadcast(input.axes, dim.axes)
-    if dim is not None:
-        fix(input.axes[dim])
-        return tuple(Labelled(value, tuple(reduction(value, input, dim))) for value in result)
-    return []
-
-
-@function_rule("argmax", "argmin", "cumsum", "cumprod", "flip")
+@function_rule("argmax", "argmin", "cumsum", "cumprod", "flip", "logcumsumexp")
 def positional(result: Tensor, input: Labelled, dim: Any, *args: Any, **kwargs: Any) -> list[Axis]:
     """Depends on the order of the entries along some axes, which are fixed."""
     for axis in [dim] if isinstance(dim, int) else dim:

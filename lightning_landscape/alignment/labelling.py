@@ -13,18 +13,22 @@ from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
 # Imported for the rules that they register.
-from lightning_landscape.alignment import layer_rules, shape_rules  # noqa: F401
+from lightning_landscape.alignment import layer_rules, shape_rules, transformer_rules, tuple_rules  # noqa: F401
 from lightning_landscape.alignment.axes import Axis, fixed, free, is_fixed, length
 from lightning_landscape.alignment.rules import (
     FUNCTIONS,
     LAYERS,
     Labelled,
+    Packed,
     Rule,
     States,
     UnknownOperationError,
+    alike,
+    as_fixed,
     labelled,
 )
 from lightning_landscape.alignment.tracing import place_of, trace
@@ -79,7 +83,7 @@ class LabelledModule:
         self.tensors = _label_tensors(self.module, module)
         labeller = _Labeller(self.module, self.graph, self.tensors)
         with self.quiet():
-            returned = labeller.run(*map_aggregate(self._example, _fixed), enable_io_processing=False)
+            returned = labeller.run(*as_fixed(self._example), enable_io_processing=False)
         self._outputs = labelled(returned)
         for output in self._outputs:
             # A recurrent state is handed back to the module, whose units it permutes with.
@@ -99,11 +103,14 @@ class LabelledModule:
         """The tensors that forward returns for the example, without recurrent states, on the copy as it is now."""
         with self.quiet():
             returned = fx.Interpreter(self.module, graph=self.graph).run(*self._example, enable_io_processing=False)
-        tensors = [value for value in tree_leaves(returned) if isinstance(value, Tensor)]
+        leaves = tree_leaves(returned, is_leaf=lambda value: isinstance(value, PackedSequence))
+        found = [value.data if isinstance(value, PackedSequence) else value for value in leaves]
+        tensors = [value for value in found if isinstance(value, Tensor)]
         return [value for value, label in zip(tensors, self._outputs, strict=True) if not isinstance(label, States)]
 
     def _arguments(self, example_input: Any) -> tuple[Any, ...]:
-        arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+        several = isinstance(example_input, tuple) and not isinstance(example_input, PackedSequence)
+        arguments = example_input if several else (example_input,)
         moved: tuple[Any, ...] = move_data_to_device(arguments, self._device)
         return moved
 
@@ -123,10 +130,6 @@ class LabelledModule:
             yield
 
 
-def _fixed(value: Any) -> Any:
-    return Labelled(value, [fixed(size) for size in value.shape]) if isinstance(value, Tensor) else value
-
-
 def _label_tensors(module: nn.Module, original: nn.Module) -> dict[str, Labelled]:
     """Trainable parameters may permute, and statistics that are re-estimated; what nobody changes stays as it is."""
     estimated = Norms(module, modules_in_eval(original), "recalibrate").layers.values()
@@ -142,7 +145,7 @@ def _label_tensors(module: nn.Module, original: nn.Module) -> dict[str, Labelled
 
 def forward_inputs(module: nn.Module, batch: Any) -> Any:
     """What forward takes of a batch: of a tuple or list, as many first items as forward has required arguments."""
-    if not isinstance(batch, tuple | list):
+    if not isinstance(batch, tuple | list) or isinstance(batch, PackedSequence):
         return batch
     required = [
         parameter
@@ -177,20 +180,23 @@ class _Labeller(fx.Interpreter):
                 f"{place_of(n, self.module)} failed on the example input ({type(error).__name__}: {error}): give "
                 "example_input as forward takes it, a tuple for several arguments"
             ) from error
-        if isinstance(result, Labelled) and not isinstance(result, States):
+        if isinstance(result, Labelled) and not isinstance(result, States | Packed):
             self.nodes[n.name] = result.axes
         return result
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         tensor = self.tensors.get(target)
         if tensor is None:
-            return _fixed(super().get_attr(target, args, kwargs))
+            return as_fixed(super().get_attr(target, args, kwargs))
         self.used.add(id(tensor))
         return tensor
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in (getattr, operator.getitem) and not isinstance(args[0], Labelled):
             return target(*args)  # of a tuple, list or dictionary, which may hold labelled tensors
+        if target is getattr and isinstance(args[0], Packed):
+            value = getattr(args[0].value, args[1])
+            return Labelled(value, args[0].axes) if args[1] == "data" else as_fixed(value)
         if target is getattr:
             value = getattr(args[0].value, args[1])
             return self._label(FUNCTIONS.get(args[1]), value, args[:1], {}) if isinstance(value, Tensor) else value
@@ -227,13 +233,15 @@ class _Labeller(fx.Interpreter):
         if rule is None:
             if any(not is_fixed(axis) for tensor in inputs for axis in tensor.axes):
                 raise UnknownOperationError("")
-            return map_aggregate(result, _fixed)
+            return as_fixed(result)
         try:
             axes = rule(result, *args, **kwargs)
         except UnknownOperationError:
             raise
         except Exception as error:  # called or built in a way that the rule does not expect
             raise UnknownOperationError(f"called or built in an unusual way: {error}") from error
+        if type(axes) is tuple and isinstance(result, tuple):
+            return alike(result, axes)  # whose fields may be asked for by name
         if not isinstance(axes, list):
             return axes
         if not isinstance(result, Tensor) or [length(axis) for axis in axes] != list(result.shape):

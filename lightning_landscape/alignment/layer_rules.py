@@ -11,7 +11,7 @@ from torchvision.ops import StochasticDepth
 from lightning_landscape.alignment import function_rules as functions
 from lightning_landscape.alignment import shape_rules as shapes
 from lightning_landscape.alignment.axes import Axis, fix, fixed, flatten, free, join, unify
-from lightning_landscape.alignment.rules import Labelled, Rule, States, UnknownOperationError, labelled, layer_rule
+from lightning_landscape.alignment.rules import Labelled, Rule, States, labelled, layer_rule
 
 Weights = Mapping[str, Labelled]
 
@@ -93,8 +93,6 @@ def _recurrent(
     result: Any, layer: nn.RNNBase, weights: Weights, input: Labelled, hx: Any = None
 ) -> tuple[Labelled, Labelled | tuple[Labelled, Labelled]]:
     """Each unit owns a row in every gate; its output feeds the recurrent columns and the layer above."""
-    if not isinstance(result[0], Tensor):
-        raise UnknownOperationError("a packed sequence: pass padded tensors in the example input")
     gates = {"LSTM": 4, "GRU": 3}.get(layer.mode, 1)
     for tensor in labelled([input, hx]):
         for axis in tensor.axes[:-1]:
@@ -118,7 +116,7 @@ def _recurrent(
             cells.append(cell)
         hidden += outputs
         inputs = join(outputs)
-    sequence = Labelled(result[0], (*input.axes[:-1], inputs))
+    sequence = type(input)(result[0], (*input.axes[:-1], inputs))
     if layer.mode != "LSTM":
         _start(hx, hidden)
         return sequence, States(result[1], hidden)
@@ -154,7 +152,7 @@ def _start(state: Labelled | None, layers: list[Axis]) -> None:
 
 
 @layer_rule(nn.MultiheadAttention)
-def _multihead_attention(
+def multihead_attention(
     result: tuple[Tensor, Tensor | None],
     layer: nn.MultiheadAttention,
     weights: Weights,

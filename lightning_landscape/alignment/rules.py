@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import rnn
 
 from lightning_landscape.alignment.axes import Axis, fix, fixed, unify
 
@@ -22,7 +23,7 @@ AnyRule = TypeVar("AnyRule", bound=Rule)
 FUNCTIONS: dict[Any, Rule] = {}  # by the function, or by a method's name
 LAYERS: dict[type[nn.Module], Rule] = {}  # by the exact class: a subclass may compute something else
 
-_NAMESPACES = (torch, nn.functional, torch.linalg, operator)
+_NAMESPACES = (torch, nn.functional, torch.linalg, operator, rnn)
 
 
 class UnknownOperationError(Exception):
@@ -62,6 +63,31 @@ class Labelled:
             fix(axis)
 
 
+class Packed(Labelled):
+    """A packed sequence: its data (places, features), and what says which place is whose.
+
+    Args:
+        value: the concrete sequence.
+        axes: types of the axes of its data.
+    """
+
+    value: rnn.PackedSequence  # type: ignore[assignment]
+
+    def __init__(self, value: rnn.PackedSequence, axes: Sequence[Axis]) -> None:
+        super().__init__(value.data, axes)
+        self.value = value
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the data."""
+        return self.value.data.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the data."""
+        return self.value.data.ndim
+
+
 class States(Labelled):
     """The final states of a recurrent layer, (layers, batch, hidden): each layer's units have a type of their own.
 
@@ -82,6 +108,22 @@ class States(Labelled):
         for layer in self.layers[1:]:
             unify(self.layers[0], layer)
         return (*map(fixed, self.shape[:-1]), self.layers[0])
+
+
+def as_fixed(value: Any) -> Any:
+    """What an operation returns, its tensors labelled as staying where they are."""
+    if isinstance(value, rnn.PackedSequence):
+        return Packed(value, [fixed(size) for size in value.data.shape])
+    if isinstance(value, Tensor):
+        return Labelled(value, [fixed(size) for size in value.shape])
+    if isinstance(value, dict):
+        return {key: as_fixed(item) for key, item in value.items()}
+    return alike(value, [as_fixed(item) for item in value]) if isinstance(value, list | tuple) else value
+
+
+def alike(value: Any, items: Sequence[Any]) -> Any:
+    """The items in a list or tuple of the kind of ``value``, whose names of fields stay."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def labelled(value: Any) -> list[Labelled]:

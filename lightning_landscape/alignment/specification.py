@@ -176,7 +176,10 @@ def permutation_spec(module: nn.Module, example_input: Any) -> PermutationSpec:
     - a group norm of g groups: channels within a group, and groups as wholes (``block``)
     - a convolution with groups: groups as wholes, and the channels of all groups alike; depthwise: any
     - attention heads: heads as wholes, features of query and key alike in all heads, and so for the values
-    - places in a sequence or image, and axes that are sliced by number, sorted or summed up in order, stay
+    - transformer layers of torch.nn: their heads, and the units between the two linear maps, but for an activation that
+      is not known to take each unit by itself
+    - places in a sequence or image, packed ones too, and axes that are sliced by number, sorted or summed up in order,
+      or along which a place is asked for (``max``, ``topk``), stay
 
     Args:
         module: any module; of a LightningModule the ``forward``, which has to be what its loss is made of.

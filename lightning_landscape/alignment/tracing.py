@@ -6,8 +6,11 @@ import inspect
 from typing import Any
 
 from torch import fx, nn
+from torch.nn.utils import rnn
 
 from lightning_landscape.alignment.rules import LAYERS
+
+_WHOLE = (rnn.pack_padded_sequence, rnn.pad_packed_sequence)  # their code asks for values, which a trace has not
 
 
 def trace(module: nn.Module, arguments: tuple[Any, ...]) -> fx.Graph:
@@ -52,7 +55,9 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(autowrap_functions=_WHOLE)
+        # Whoever calls them as nn.utils.rnn.pack_padded_sequence finds them there.
+        self._autowrap_search.append(rnn)
         self.failed: str | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

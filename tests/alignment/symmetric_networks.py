@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_landscape.models import ImageClassifier, LSTMLanguageModel
 
@@ -153,6 +154,36 @@ class Tied(nn.Module):
         return functional.linear(torch.tanh(self.encode(x)), self.encode.weight.t(), self.bias)
 
 
+class Translator(nn.Module):
+    """An encoder and a decoder of torch.nn, whose streams are one as attention joins them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(11, 8), nn.Linear(8, 5)
+        self.net = nn.Transformer(8, 4, 1, 1, 12, dropout=0.0, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens)
+        mask = torch.triu(torch.ones(6, 6, dtype=torch.bool), 1)
+        logits: Tensor = self.head(self.net(x, x.flip(1), tgt_mask=mask, src_key_padding_mask=tokens == 5))
+        return logits
+
+
+class Packing(nn.Module):
+    """A recurrent net over sequences of their own lengths, packed and padded again."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.tokens, self.net, self.head = nn.Embedding(11, 5), kind(5, 6, batch_first=True), nn.Linear(6, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens > 1).sum(1)
+        packed = pack_padded_sequence(self.tokens(tokens), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(self.net(packed)[0], batch_first=True)
+        logits: Tensor = self.head(padded.max(1).values)
+        return logits
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, an input, the (size, block) of its groups, and how far single precision keeps an output."""
@@ -260,6 +291,27 @@ CASES: dict[str, Case] = {
     "attention": Case(Attention, _TOKENS, _free(8, 4, 2, 2, 16)),
     "attention-by-hand": Case(lambda: HandwrittenAttention(fused=False), _TOKENS, _free(8, 4, 2, 2)),
     "attention-fused": Case(lambda: HandwrittenAttention(fused=True), _TOKENS, _free(8, 4, 2)),
+    "transformer": Case(
+        lambda: nn.Sequential(
+            nn.Linear(4, 8),
+            nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(8, 4, 12, 0.0, "gelu", batch_first=True), 2, nn.LayerNorm(8)
+            ),
+            nn.Linear(8, 5),
+        ),
+        _STEPS,
+        _free(8, *[4, 2, 2, 12] * 2),
+    ),
+    "transformer-layer": Case(
+        lambda: nn.Sequential(
+            nn.TransformerEncoderLayer(4, 2, 12, 0.0, batch_first=True, norm_first=True), nn.Flatten()
+        ),
+        _STEPS,
+        _free(2, 2, 2, 12),
+    ),
+    "translator": Case(Translator, _TOKENS, _free(8, *[4, 2, 2] * 3, 12, 12)),
+    "packed": Case(lambda: Packing(nn.LSTM), _TOKENS, _free(5, 6)),
+    "packed-gru": Case(lambda: Packing(nn.GRU), _TOKENS, _free(5, 6)),
     "tied": Case(Tied, torch.linspace(-1, 1, 12).view(2, 6), _free(4)),
 }
 NAMES = [*CASES]

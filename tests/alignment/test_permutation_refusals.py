@@ -46,18 +46,18 @@ def test_a_layer_without_a_rule_is_named() -> None:
 
 
 def test_a_function_without_a_rule_is_named_with_its_layer() -> None:
-    class Sorting(nn.Module):
+    class Triangular(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.sort(x)[0]
+            return torch.linalg.qr(x).R
 
-    net = nn.Sequential(nn.Linear(2, 3), Sorting())
-    with pytest.raises(ValueError, match=r"no rule says how sort\(\) in forward of layer '1' \(Sorting\) acts"):
+    net = nn.Sequential(nn.Linear(2, 3), Triangular())
+    with pytest.raises(ValueError, match=r"no rule says how linalg_qr\(\) in forward of layer '1' \(Triangular\) acts"):
         permutation_spec(net, torch.zeros(1, 2))
     # On what does not permute, any function will do.
     assert (
         len(
             permutation_spec(
-                nn.Sequential(Sorting(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.zeros(1, 2)
+                nn.Sequential(Triangular(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.zeros(1, 2)
             ).groups
         )
         == 1
