@@ -134,13 +134,18 @@ class KeepingCallback(SearchingCallback):
         self._pinned = frozenset(needed)
         self.prune()
 
-    def prune(self) -> None:
-        """Removes what neither the rule nor a later check nor the latest checkpoint names."""
+    def prune(self, coming: int = 0) -> None:
+        """Removes what neither the rule nor a later check nor the latest checkpoint names.
+
+        Args:
+            coming: how many moments are about to be saved.
+        """
         needed = self.needed()
         if self._store is None or self.keep == "all" or needed is None:
             return
-        last = 1 if self.keep == "needed" else self.keep
-        stay = needed | self._pinned | {name for names in self._held[-last:] for name in names}
+        last = max(0, (1 if self.keep == "needed" else self.keep) - coming)
+        recent = self._held[len(self._held) - last :] if last else []
+        stay = needed.union(self._pinned, *recent)
         for names in self._held:
             for name in [name for name in names if name not in stay]:
                 with contextlib.suppress(SnapshotError):  # gone already

@@ -57,8 +57,8 @@ class LevelSetConnectivity(FollowingCallback):
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
-        keep: which snapshots stay on the disk: ``"needed"``: the present weights, and what a later check, a tree or
-            the latest checkpoint asks for; ``"all"``; or a number: of the last so many checks too. Rows say it.
+        keep: which snapshots stay on the disk: ``"needed"``: the present weights, and what a check, a tree or the
+            latest checkpoint asks for; ``"all"``; or a number: of the last so many checks too. Rows say it.
         dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; the losses of a stored point
             are then of the rounded weights. ``None``: all bits.
         max_seconds: an extra brake on the wall time of a check; results then depend on the machine.
@@ -172,7 +172,7 @@ class LevelSetConnectivity(FollowingCallback):
     def companions(self) -> dict[str, Snapshot]:
         """Snapshots of the models that the pairing trains beside the run, by name, in the order of the checks."""
         return (
-            {name: self._store.open(name) for name in self._beside_names() if name in self._store}
+            {name: self._store.open(name) for name in self.companion_names() if name in self._store}
             if self._store
             else {}
         )
@@ -180,11 +180,11 @@ class LevelSetConnectivity(FollowingCallback):
     def needed(self) -> set[str] | None:
         """What the pairing compares with, and companions that trees join."""
         assert self._pairing is not None
-        needed, beside = self._pairing.needed(), self._beside_names()
+        needed, beside = self._pairing.needed(), self.companion_names()
         return None if needed is None else needed.union(*(other.wanted(beside) for other in self._beside))
 
-    def _beside_names(self) -> list[str]:
-        """Of the snapshots of companions, on the disk or not."""
+    def companion_names(self) -> list[str]:
+        """Names of the snapshots of companions there were, on the disk or not, in the order of the checks."""
         leads = self._pairing.companions() if self._pairing is not None else ()
         moments = [default_name(step=row["step"], epoch=row["epoch"]) for row in self.rows]
         return [f"{lead}-{moment}" for moment in moments for lead in leads]
@@ -267,7 +267,7 @@ class LevelSetConnectivity(FollowingCallback):
         with isolated_rng((self.seed + 7919 * number) % 2**32):
             connection = self.attempt(lambda: self._compare(trainer, pl_module, epoch, number), Connection.failed)
             if connection is None:
-                return self._pruned(number, None)
+                return None
             row = {
                 "check": number,
                 "epoch": epoch,
@@ -286,10 +286,6 @@ class LevelSetConnectivity(FollowingCallback):
                 lambda: self._publish(trainer, row, connection),
                 self.warning(f"check {number} could not be published", None),
             )
-        return self._pruned(number, row)
-
-    def _pruned(self, number: int, row: dict[str, Any] | None) -> dict[str, Any] | None:
-        self.attempt(self.prune, self.warning(f"old snapshots stay on the disk after check {number}", None))
         return row
 
     def _compare(
@@ -299,6 +295,8 @@ class LevelSetConnectivity(FollowingCallback):
         assert self._store is not None
         assert self._pairing is not None
         self._present = None
+        # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
+        self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
         snapshot = self.save(pl_module, trainer.global_step, epoch)
         self._present = snapshot.name
         try:

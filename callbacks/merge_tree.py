@@ -342,7 +342,8 @@ class MergeTree(KeepingCallback):
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, LevelSetConnectivity):
                 beside = other.companions()
-                for name in spread(left(list(beside), self.keep, 2 * self.max_points), self.max_points):
+                kept = left(other.companion_names(), self.keep, 2 * self.max_points)
+                for name in spread([name for name in kept if name in beside], self.max_points):
                     points[name] = surface.point(beside[name].load())
         for path, state in self._references.items():
             points[path] = surface.point(state)
