@@ -8,15 +8,14 @@ import json
 import logging
 import math
 import os
+import reprlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -28,7 +27,8 @@ from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
 from lightning_landscape.storage.atomic import CorruptFileError
-from lightning_landscape.storage.plain_files import file_size, shown
+from lightning_landscape.storage.plain_files import shown
+from lightning_landscape.storage.yaml_files import read_yaml
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.matching import matched_state
 from lightning_landscape.surface.random_states import isolated_rng
@@ -36,7 +36,6 @@ from lightning_landscape.surface.random_states import isolated_rng
 T = TypeVar("T")
 C = TypeVar("C")
 State = Mapping[str, Tensor]
-_LARGEST_RECIPE = 1 << 24  # bytes
 
 
 class RecipeError(ValueError):
@@ -169,34 +168,64 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: a YAML file such as ``landscape fit --config`` takes.
 
     Raises:
-        RecipeError: if the file cannot be read, or has no section ``model``; the message begins with the path.
+        RecipeError: if the file cannot be read, has no section ``model``, or ``model``, ``data`` or ``trainer`` is
+            none that ``landscape fit`` takes; the message begins with the path and says what to write.
     """
     try:
-        file_size(path, most=_LARGEST_RECIPE)
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        recipe = read_yaml(path)
     except CorruptFileError as error:
-        raise RecipeError(str(error)) from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RecipeError(f"{error}. Give the recipe of the run (resolved_fit.yaml)") from error
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
         raise RecipeError(f"{shown(path)} cannot be read: {error}") from error
-    if not isinstance(recipe, dict) or "model" not in recipe:
-        raise RecipeError(f"{path} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+    if not isinstance(recipe, dict) or recipe.get("model") is None:
+        raise RecipeError(f"{shown(path)} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+    try:
+        for name in ("model", "data"):
+            if not isinstance(recipe.get(name), str | None):
+                _entry(recipe[name], name)
+        _trainer(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"{shown(path)}: {error}") from None
     return recipe
 
 
 def callback_entry(recipe: Mapping[str, Any], kind: type[Callback]) -> dict[str, Any]:
-    """A recipe's callback of one class: its ``class_path`` and a copy of its ``init_args``.
+    """A recipe's callback of one class: its ``class_path`` and a copy of its ``init_args``, ``{}`` if it has none.
 
     Args:
         recipe: the sections that :func:`read_recipe` returns.
         kind: the class.
 
     Raises:
-        RecipeError: if the recipe has no such callback.
+        RecipeError: if the recipe has no such callback, or its callbacks are no list of entries.
     """
-    for entry in recipe.get("trainer", {}).get("callbacks") or []:
+    listed = _trainer(recipe).get("callbacks")
+    if not isinstance(listed, list | None):
+        raise RecipeError(f"trainer.callbacks must be a list, each line as {_LINE}, got {reprlib.repr(listed)}")
+    for given in listed or []:
+        entry = _entry(given, "trainer.callbacks")
         if entry["class_path"].rpartition(".")[2] == kind.__name__:
-            return copy.deepcopy(dict(entry))
+            return entry
     raise RecipeError(f"the recipe has no {kind.__name__} among trainer.callbacks: add one")
+
+
+_LINE = "{class_path: package.Class, init_args: {...}}"
+
+
+def _entry(given: Any, place: str) -> dict[str, Any]:
+    """A copy of what names a class and its arguments."""
+    if isinstance(given, dict) and isinstance(given.get("class_path"), str):
+        arguments = given.get("init_args")
+        if isinstance(arguments, dict | None):
+            return copy.deepcopy({**given, "init_args": arguments or {}})
+    raise RecipeError(f"what stands in {place} must be as {_LINE}, got {reprlib.repr(given)}")
+
+
+def _trainer(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    trainer = recipe.get("trainer")
+    if not isinstance(trainer, dict | None):
+        raise RecipeError(f"trainer must be a section such as {{max_epochs: 1}}, got {reprlib.repr(trainer)}")
+    return trainer or {}
 
 
 def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
