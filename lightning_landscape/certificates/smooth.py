@@ -115,6 +115,7 @@ class Smooth(Operation):
             (slope + sharp * reach).clamp_max(curve.slopes[1]),
         )
         square = step.square() / 2
-        down = torch.minimum(flat * low, steep * low) - square * most
-        up = torch.maximum(flat * high, steep * high) - square * least
+        # A slope may be negative, so that either end of h may give the least.
+        products = torch.stack([flat * low, flat * high, steep * low, steep * high])
+        down, up = products.amin(0) - square * most, products.amax(0) - square * least
         return between(down, up, slack)
