@@ -276,12 +276,13 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         sections = {key: recipe[key] for key in ("model", "data") if recipe.get(key)}
     elif source is None and not {"-h", "--help"} & set(args):
         chosen = {key: value for key in ("model", "data") if (value := getattr(given, key)) and "{" not in value}
-        if not given.model:
-            parser.error("give --config RECIPE, --model my.Module with --data my.Data, or --from FILE.py:NAME")
         sections = remembered(chosen, files)
     # First, so that what the user adds on the command line overrides them.
     first = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
-    return parser.parse_args([*first, *args])
+    namespace = parser.parse_args([*first, *args])
+    if source is None and namespace.get("model") is None:
+        parser.error("give --config RECIPE, --model my.Module with --data my.Data, or --from FILE.py:NAME")
+    return namespace
 
 
 def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:

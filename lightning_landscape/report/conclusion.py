@@ -85,7 +85,8 @@ def conclusion(found: Connection | Mapping[str, Any], reordered: float | None = 
         ...     Verdict.CONNECTED, None, path=None, level=0.4, loss_a=0.37, loss_b=0.38, linear_height=1.79,
         ...     linear_barrier=1.415, height=0.399, barrier=0.02, length=1.2, normalized_length=1.2, num_beads=3,
         ...     gradient_steps=9, loss_evaluations=3, work=1.0, seconds=0.1, profile=line, linear_profile=line))
-        >>> print(*said.split(". "), sep="\n")
+        >>> for sentence in said.split(". "):
+        ...     print(sentence)
         Do not average: half way the loss is 1.79, against 0.37 and 0.38
         The two are connected by a curve on which the loss stays below 0.4.
     """
