@@ -23,6 +23,7 @@ from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
+from lightning_landscape.report.conclusion import conclusion
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import check_table
 from lightning_landscape.storage.snapshots import Snapshot, StoredDtype, default_name
@@ -280,6 +281,7 @@ class LevelSetConnectivity(FollowingCallback):
                 "keep": self.keep,
                 "dtype": self.dtype,
                 **connection.to_dict(),
+                "conclusion": conclusion(connection),
             }
             # A full disk or a logger's service must not end training either.
             self.attempt(
