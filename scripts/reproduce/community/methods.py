@@ -75,7 +75,8 @@ BASELINES: dict[str, Callable[[GraphSet], Any]] = {
     "ProjectedPowerIteration": lambda graphs: ProjectedPowerIteration(BetheHessian(not graphs.assortative)),
     "BurerMonteiro": lambda graphs: BurerMonteiro(not graphs.assortative),
     "AdjacencySpectral": lambda graphs: AdjacencySpectral(not graphs.assortative),
-    "LaplacianSpectral": lambda graphs: LaplacianSpectral(not graphs.assortative),
+    "LaplacianSpectral": lambda graphs: LaplacianSpectral(not graphs.assortative, regularizer=0),
+    "LaplacianSpectral, regularised": lambda graphs: LaplacianSpectral(not graphs.assortative),
 }
 
 
