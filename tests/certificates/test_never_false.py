@@ -34,8 +34,10 @@ def test_a_rule_that_is_too_strong_is_caught(mutation: Mutation) -> None:
 def test_derivatives_of_activations_lie_within_their_bounds(curve: Curve) -> None:
     x = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
     slope, bend, step = curve.slope(x), curve.bend(x), float(x[1] - x[0])
-    assert curve.slopes[0] <= slope.min() and slope.max() <= curve.slopes[1]
-    assert curve.bends[0] <= bend.min() and bend.max() <= curve.bends[1]
+    assert curve.slopes[0] <= slope.min()
+    assert slope.max() <= curve.slopes[1]
+    assert curve.bends[0] <= bend.min()
+    assert bend.max() <= curve.bends[1]
     assert bend.diff().abs().max() / step <= curve.jerk
     torch.testing.assert_close((curve.value(x)[2:] - curve.value(x)[:-2]) / (2 * step), slope[1:-1], atol=1e-7, rtol=0)
     torch.testing.assert_close((slope[2:] - slope[:-2]) / (2 * step), bend[1:-1], atol=1e-7, rtol=0)
