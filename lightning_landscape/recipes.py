@@ -26,6 +26,7 @@ from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.own_objects import objects_of, remembered
 from lightning_landscape.storage.atomic import CorruptFileError
 from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.yaml_files import read_yaml
@@ -48,7 +49,7 @@ class Recipe:
 
     Attributes:
         model: the module, freshly built.
-        data: its data; ``None`` for a model that brings its own.
+        data: its data, or a loader of its training data; ``None`` for a model that brings its own.
         seed: of the probe set.
         num_batches: training batches that define E.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
@@ -57,7 +58,7 @@ class Recipe:
     """
 
     model: pl.LightningModule
-    data: pl.LightningDataModule | None
+    data: Any
     seed: int
     num_batches: int
     batch_norm: Any
@@ -78,7 +79,8 @@ class Recipe:
         Raises:
             ValueError: if a state does not fit the model, or the data allow no probe set.
         """
-        if self.data is not None and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
+        modules = both(pl.LightningDataModule)
+        if isinstance(self.data, modules) and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
             raise RecipeError(
                 f"one of {type(self.model).__name__} and {type(self.data).__name__} is of pytorch_lightning, the "
                 "other of lightning, and no trainer takes both: take both from one package"
@@ -101,7 +103,7 @@ class Recipe:
             num_sanity_val_steps=0,
             callbacks=[examiner],
         )
-        trainer.fit(self.model, datamodule=self.data)
+        trainer.fit(self.model, self.data)
         return examiner.result  # type: ignore[no-any-return]
 
 
@@ -248,9 +250,11 @@ def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
 
 def add_recipe(parser: ArgumentParser) -> None:
     """Adds the arguments that :func:`build_recipe` reads."""
-    parser.add_argument("--config", type=str, required=True, help="recipe of the run, as for landscape fit (YAML)")
-    parser.add_subclass_arguments(both(pl.LightningModule), "model", required=False, help="instead of the recipe's")
-    parser.add_subclass_arguments(both(pl.LightningDataModule), "data", required=False, help="instead of the recipe's")
+    parser.add_argument("--config", type=str, default=None, help="recipe of the run, as for landscape fit (YAML)")
+    model, data = "model, without --config built with the checkpoint's hyperparameters", "data, in the same way"
+    parser.add_subclass_arguments(both(pl.LightningModule), "model", required=False, help=model, fail_untyped=False)
+    parser.add_subclass_arguments(both(pl.LightningDataModule), "data", required=False, help=data, fail_untyped=False)
+    parser.add_argument("--from", type=str, default=None, help="FILE.py:NAME, a function that returns (model, data)")
     parser.add_argument("--num_batches", type=int, default=8, help="training batches that define the loss surface")
     parser.add_argument("--batch_norm", type=str, default="recalibrate", help="recalibrate, frozen or batch")
     parser.add_argument("--seed", type=int, default=0, help="of the probe set and the search")
@@ -280,11 +284,16 @@ def build_finder(parser: ArgumentParser, namespace: Namespace) -> PathFinder:
 
 
 def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
-    """Parses ``args``, with model and data from the recipe that ``--config`` names; other sections are left alone."""
-    early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    early.add_argument("--config")
+    """Parses ``args``, with model and data from the recipe that ``--config`` names; other sections are left alone.
+
+    Without a recipe, ``--model`` and ``--data`` are built with the hyperparameters of the first checkpoint.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--config", "--from", "--model", "--data"):
+        early.add_argument(option)
     try:
-        config = early.parse_known_args(args)[0].config
+        given, files = early.parse_known_args(args)
+        config, source = given.config, getattr(given, "from")
     except argparse.ArgumentError as error:
         parser.error(str(error))
     sections: dict[str, Any] = {}
@@ -294,9 +303,15 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         except RecipeError as error:
             parser.error(f"--config {error}")
         sections = {key: recipe[key] for key in ("model", "data") if recipe.get(key)}
+    elif source is None and not {"-h", "--help"} & set(args):
+        chosen = {key: value for key in ("model", "data") if (value := getattr(given, key)) and "{" not in value}
+        sections = remembered(chosen, files)
     # First, so that what the user adds on the command line overrides them.
-    given = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
-    return parser.parse_args([*given, *args])
+    first = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
+    namespace = parser.parse_args([*first, *args])
+    if source is None and namespace.get("model") is None:
+        parser.error("give --config RECIPE, --model my.Module with --data my.Data, or --from FILE.py:NAME")
+    return namespace
 
 
 def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:
@@ -316,10 +331,14 @@ def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"device {device!r} cannot be used here ({error}): give auto, cpu, cuda or mps") from error
     with isolated_rng(namespace.seed):
-        built = parser.instantiate_classes(namespace)
+        if namespace["from"] is not None:
+            model, data = objects_of(namespace["from"])
+        else:
+            built = parser.instantiate_classes(namespace)
+            model, data = built.model, built.get("data")
     return Recipe(
-        model=built.model,
-        data=built.get("data"),
+        model=model,
+        data=data,
         seed=namespace.seed,
         num_batches=namespace.num_batches,
         batch_norm=namespace.batch_norm,
