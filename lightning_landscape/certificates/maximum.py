@@ -97,7 +97,7 @@ def relu_bounds(start: Tensor, end: Tensor, low: Tensor, high: Tensor) -> tuple[
 
 
 def max_bounds(start: Tensor, end: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of the factor of s (1 - s) in ``max_i h_i(s) - (1 - s) max_i start_i - s max_i end_i``, on the last axis."""
+    """Bounds of the factor of s (1 - s) in ``max_i h_i(s) - (1 - s) max_i start_i - s max_i end_i``, last axis."""
     (top, winner), (bottom, loser) = start.max(-1, keepdim=True), end.max(-1, keepdim=True)
     up = (high - touching(top - start, bottom - end)).amax(-1)
     first, second = low.gather(-1, winner), low.gather(-1, loser)
