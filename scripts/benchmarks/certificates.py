@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -52,7 +53,11 @@ def row(net: str) -> str:
 
 def data(net: str) -> tuple[Tensor, Tensor]:
     """Images and labels that a network is trained on, the first of which define E."""
-    module = MNISTDataModule(batch_size=2048) if net.startswith("mnist") else DigitsDataModule(batch_size=1024)
+    module = (
+        MNISTDataModule(os.environ.get("LANDSCAPE_DATA", "data"), batch_size=2048)
+        if net.startswith("mnist")
+        else DigitsDataModule(batch_size=1024)
+    )
     module.prepare_data()
     module.setup("fit")
     images, labels = (
