@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lightning_landscape.alignment.permuted import permuted_copy
+from lightning_landscape.certificates import certify
 from lightning_landscape.commands.settings import own_folder, settings
 from lightning_landscape.commands.slice import draw_slice
 from lightning_landscape.connection import Connection, Verdict
@@ -58,6 +59,7 @@ def connect(args: Sequence[str], prog: str) -> int:
     parser.add_argument("--align", action="store_true", help="permute the hidden units of B onto those of A first")
     parser.add_argument("--level", type=float | None, default=None, help="default: (1 + margin) times the larger loss")
     parser.add_argument("--slice", type=int, default=0, help="draw E around the path, this many points wide")
+    parser.add_argument("--certify", action="store_true", help="prove that the whole path lies below the level")
     parser.add_argument(
         "--out",
         type=str | None,
@@ -109,6 +111,13 @@ def connect(args: Sequence[str], prog: str) -> int:
         with replacing(folder / "connection.json") as file:
             file.write(json.dumps(row, indent=2).encode())
         save_figure(profile_figure(found, title), folder / "profile.png")
+        if namespace.certify and found.connected:
+            certificate = certify(surface, found)
+            with replacing(folder / "certificate.json") as file:
+                file.write(json.dumps(certificate.to_dict(), indent=2).encode())
+            proved = f"E is at most {certificate.height:.6g} on the whole path, in {certificate.pieces} pieces"
+            text = f"Certified: {proved}" if certificate.certified else f"Not certified: {certificate.reason}"
+            console.print(text, markup=False, soft_wrap=True)
         if namespace.slice and found.path is not None and math.isfinite(found.loss_a + found.loss_b):
             draw_slice(surface, found.path, found.level, namespace.slice, namespace.seed, folder, title, console)
         return row

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
 from lightning_landscape import LossSurface
-from lightning_landscape.certificates.certify import Line, bound_of
+from lightning_landscape.certificates.along_paths import Line, bound_of
 from lightning_landscape.certificates.losses import ConvexLoss, CrossEntropy
 from lightning_landscape.certificates.recognise import recognise
 

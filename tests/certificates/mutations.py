@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
 
-from lightning_landscape.certificates import affine, certify, losses, maximum, rearranging, smooth
+from lightning_landscape.certificates import affine, along_paths, losses, maximum, rearranging, smooth
 
 _MODULES: dict[str, ModuleType] = {
     "affine": affine,
-    "certify": inspect.getmodule(certify),  # type: ignore[dict-item]  # the package exports the function
+    "along_paths": along_paths,
     "losses": losses,
     "maximum": maximum,
     "rearranging": rearranging,
@@ -70,8 +70,8 @@ MUTATIONS = [
     Mutation("losses._differences", "weight - labels[label] @ weight", "weight"),
     Mutation("losses.SquaredError.excess", "output.low / 4, output.high / 4", "output.low / 5, output.high / 5"),
     Mutation("losses.SquaredError.excess", "torch.maximum((error + low).abs(), ", "("),
-    Mutation("certify.bound_of", "bend / 4 +", "bend / 5 +"),
-    Mutation("certify._gain", "max(excess.bent_start - excess.start, ", "max("),
+    Mutation("along_paths.bound_of", "bend / 4 +", "bend / 5 +"),
+    Mutation("along_paths._gain", "max(excess.bent_start - excess.start, ", "max("),
 ]
 
 

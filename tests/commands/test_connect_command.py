@@ -77,6 +77,13 @@ def only_folder(project: Path) -> Path:
     return folder
 
 
+def test_certify_says_what_is_proved_or_why_not(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("a.ckpt", "b.ckpt", "--config", "recipe.yaml", "--level=0.1", "--certify", "--out=proof") == 0
+    proof = json.loads((project / "proof" / "certificate.json").read_text())
+    assert proof["certified"] == (proof["reason"] is None)
+    assert "ertified: " in capsys.readouterr().out
+
+
 def test_connected_pair(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a.ckpt", "b.ckpt", "--config", "recipe.yaml", "--level=0.1", "--slice=9") == 0
     found = row(only_folder(project))
