@@ -54,7 +54,7 @@ def row(net: str) -> str:
 def data(net: str) -> tuple[Tensor, Tensor]:
     """Images and labels that a network is trained on, the first of which define E."""
     module = (
-        MNISTDataModule(os.environ.get("LANDSCAPE_DATA", "data"), batch_size=2048)
+        MNISTDataModule(batch_size=2048, source=os.environ.get("LANDSCAPE_DATA"))
         if net.startswith("mnist")
         else DigitsDataModule(batch_size=1024)
     )
