@@ -58,6 +58,7 @@ def data(net: str) -> tuple[Tensor, Tensor]:
         if net.startswith("mnist")
         else DigitsDataModule(batch_size=1024)
     )
+    torch.manual_seed(0)  # the training loader shuffles
     module.prepare_data()
     module.setup("fit")
     images, labels = (
