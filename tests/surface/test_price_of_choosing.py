@@ -1,4 +1,4 @@
-"""What it costs to decide how stacks of points are evaluated: counted, in evaluations of E and in copies of the weights."""
+"""What it costs to decide how stacks of points are evaluated, in evaluations of E and in copies of the weights."""
 
 from __future__ import annotations
 
