@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from rich.console import RenderableType
+from rich.text import Text
 from torch import Tensor
 
 from lightning_landscape.attach.ranks import on_rank_zero
@@ -67,6 +68,7 @@ class AverageWhenConnected(SearchingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
+        summary: print what the average is worth when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -103,7 +105,9 @@ class AverageWhenConnected(SearchingCallback):
         vectorize: bool | None = None,
         noise: NoiseMode = "frozen",
         buffers: Sequence[str] = (),
+        summary: bool = True,
     ) -> None:
+        self.says = summary
         super().__init__(
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
@@ -130,9 +134,9 @@ class AverageWhenConnected(SearchingCallback):
         """Names this callback's state in a checkpoint."""
         return self._generate_state_key(**self.rhythm, name=self.name)
 
-    def summary(self) -> RenderableType:
-        """What the average is worth, for printing with rich."""
-        return "AverageWhenConnected: training has not ended" if self.row is None else str(self.row["conclusion"])
+    def summary(self) -> RenderableType | None:
+        """What the average is worth, for printing with rich; ``None`` while training has not ended."""
+        return None if self.row is None else Text(self.row["conclusion"])
 
     def lacking(self, trainer: pl.Trainer) -> int:
         """Two snapshots make an average."""

@@ -69,7 +69,9 @@ def test_it_begins_where_snapshots_are_connected_and_the_past_helps(tmp_path: Pa
     assert row["last_loss"] == pytest.approx(1.16)
     assert row["metrics"]["val_loss"] == pytest.approx(1.0)
     assert row["last_metrics"]["val_loss"] == pytest.approx(1.16)
-    assert "The average of 3 snapshots, of steps 3 to 5, has val_loss 1, the last weights 1.16" in callback.summary()
+    assert "The average of 3 snapshots, of steps 3 to 5, has val_loss 1, the last weights 1.16" in str(
+        callback.summary()
+    )
     assert callback.metrics_seen["landscape/average/val_loss"] == pytest.approx(1.0)
     assert json.loads((tmp_path / "average" / "average.json").read_text())["count"] == 3
 
