@@ -25,7 +25,6 @@ from lightning_landscape.attach.options import (
     check_count,
     check_names,
     check_seed,
-    check_share,
 )
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
