@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
+from lightning_landscape.commands.processes import processes
 from lightning_landscape.components.heights import PairwiseHeights, search_heights
 from lightning_landscape.components.levels import common_level, over_levels
-from lightning_landscape.components.sharding import Sharded, Share, in_turn
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
 from lightning_landscape.report.level_table import level_table
@@ -35,7 +31,6 @@ from lightning_landscape.surface.random_states import isolated_rng
 
 SEVERAL = 3  # exit code
 _SUFFIXES = (".ckpt", ".safetensors")
-_PATIENCE = timedelta(days=30)  # one process may search for long while another has nothing left to do
 
 
 def components(args: Sequence[str], prog: str) -> int:
@@ -79,7 +74,7 @@ def components(args: Sequence[str], prog: str) -> int:
     recipe = build_recipe(parser, namespace)
     finder = build_finder(parser, namespace)
     folder, console = Path(namespace.out), Console()
-    with _processes() as (rank, share):
+    with processes() as (rank, share):
 
         def search(surface: LossSurface, points: list[Tensor]) -> PairwiseHeights:
             with search_progress("components", console if rank == 0 else Console(quiet=True)) as progress:
@@ -129,23 +124,3 @@ def _files(arguments: Sequence[str]) -> list[str]:
             raise ValueError(f"the folder {argument} holds no {' or '.join(_SUFFIXES)} file: give one that does")
         found += inside
     return list(dict.fromkeys(found))
-
-
-@contextmanager
-def _processes() -> Iterator[tuple[int, Share]]:
-    """This process's rank, and how work is shared with the others that torchrun has started."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield 0, in_turn
-        return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
-    try:
-        yield dist.get_rank(), Sharded(dist.get_rank(), size, _gather)
-    finally:
-        dist.destroy_process_group()
-
-
-def _gather(mine: Any) -> list[Any]:
-    outcomes = [None] * dist.get_world_size()
-    dist.all_gather_object(outcomes, mine)
-    return outcomes

@@ -21,6 +21,16 @@ def mlp(in_channels: int, image_size: int, num_classes: int) -> nn.Sequential:
     )
 
 
+def perceptron(in_channels: int, image_size: int, num_classes: int, width: float) -> nn.Sequential:
+    """Perceptron with one hidden layer of ``width`` ReLU units, a whole number."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(in_channels * image_size**2, int(width)),
+        nn.ReLU(),
+        nn.Linear(int(width), num_classes),
+    )
+
+
 def lenet(
     in_channels: int, image_size: int, num_classes: int, dropout: float = 0.0, batch_norm: bool = False
 ) -> nn.Sequential:

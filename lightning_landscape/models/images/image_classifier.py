@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_landscape.models.images.architectures import dss_cifar, dss_mnist, lenet, mlp
+from lightning_landscape.models.images.architectures import dss_cifar, dss_mnist, lenet, mlp, perceptron
 from lightning_landscape.models.images.resnet import Normalization, resnet20
 
-Architecture = Literal["mlp", "lenet", "dss-mnist", "dss-cifar", "resnet20"]
+Architecture = Literal["mlp", "perceptron", "lenet", "dss-mnist", "dss-cifar", "resnet20"]
 Batch = tuple[Tensor, Tensor]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Sequential]] = {
     "mlp": mlp,
+    "perceptron": perceptron,
     "lenet": lenet,
     "dss-mnist": dss_mnist,
     "dss-cifar": dss_cifar,
@@ -40,9 +41,10 @@ class ImageClassifier(LightningModule):
     parameters has ``reset_parameters``.
 
     Args:
-        architecture: ``"mlp"`` (two hidden layers of 128), ``"lenet"`` (small, 52,138 parameters on
-            28x28), ``"dss-mnist"`` (Freeman & Bruna 2017; 3,274,634 parameters on 28x28), ``"dss-cifar"``
-            (Freeman & Bruna 2017; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on 3x32x32).
+        architecture: ``"mlp"`` (two hidden layers of 128), ``"perceptron"`` (one of ``width``), ``"lenet"`` (small,
+            52,138 parameters on 28x28), ``"dss-mnist"`` (Freeman & Bruna 2017; 3,274,634 parameters on 28x28),
+            ``"dss-cifar"`` (Freeman & Bruna 2017; 1,756,426 on 3x32x32) or ``"resnet20"`` (He et al. 2016; 272,474 on
+            3x32x32).
         in_channels: channels of an image.
         image_size: height and width of an image in pixels; at least 4 for the convolutional ones.
         num_classes: number of classes, at least 2.
@@ -53,7 +55,7 @@ class ImageClassifier(LightningModule):
         dropout: for ``lenet``, probability in [0, 1) of dropping a feature before the dense layers.
         batch_norm: for ``lenet``, normalise after each convolution.
         normalization: for ``resnet20``, ``"batch"`` or ``"group"`` norm after each convolution.
-        width: for ``resnet20``, factor of the channels, a positive multiple of 1/4.
+        width: for ``resnet20``, factor of the channels, a positive multiple of 1/4; for ``perceptron``, hidden units.
 
     Raises:
         ValueError: if an argument is out of its range or does not go with the architecture or optimiser.
@@ -83,7 +85,7 @@ class ImageClassifier(LightningModule):
         super().__init__()
         _require(architecture in ARCHITECTURES, f"architecture must be one of {[*ARCHITECTURES]}, got {architecture!r}")
         _require(in_channels >= 1, f"in_channels must be at least 1, got {in_channels!r}")
-        smallest = 1 if architecture == "mlp" else _SMALLEST_IMAGE
+        smallest = 1 if architecture in ("mlp", "perceptron") else _SMALLEST_IMAGE
         _require(
             image_size >= smallest, f"image_size must be at least {smallest} for {architecture!r}, got {image_size!r}"
         )
@@ -101,9 +103,13 @@ class ImageClassifier(LightningModule):
             f"dropout={dropout!r}, batch_norm={batch_norm!r}: options of 'lenet', leave them out for {architecture!r}",
         )
         _require(
-            architecture == "resnet20" or (normalization == "batch" and width == 1),
+            architecture == "resnet20" or (normalization == "batch" and (width == 1 or architecture == "perceptron")),
             f"normalization={normalization!r}, width={width!r}: options of 'resnet20', leave them out for "
             f"{architecture!r}",
+        )
+        _require(
+            architecture != "perceptron" or (width >= 1 and width == int(width)),
+            f"width must be a whole number of hidden units for 'perceptron', got {width!r}",
         )
         self.save_hyperparameters()
         self.image_shape = (in_channels, image_size, image_size)
@@ -113,6 +119,7 @@ class ImageClassifier(LightningModule):
         self.weight_decay = weight_decay
         options: dict[str, dict[str, Any]] = {
             "lenet": {"dropout": dropout, "batch_norm": batch_norm},
+            "perceptron": {"width": width},
             "resnet20": {"normalization": normalization, "width": width},
         }
         build = ARCHITECTURES[architecture]
