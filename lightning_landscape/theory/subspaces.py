@@ -45,6 +45,19 @@ def pseudo_inverse(matrix: Tensor) -> Tensor:
     return inverse
 
 
+def power_of_two(sizes: Tensor) -> Tensor:
+    """The powers of two next to the sizes, 1 for a size of 0: to divide by them and multiply again is exact.
+
+    Args:
+        sizes: numbers of at least 0, of any shape.
+
+    Example:
+        >>> power_of_two(torch.tensor([0.0, 3.0, 1000.0]))
+        tensor([1.0000e+00, 4.0000e+00, 1.0240e+03])
+    """
+    return torch.where(sizes > 0, sizes, 1.0).log2().round().exp2()
+
+
 def plane_rotation(start: Tensor, end: Tensor, angle: float) -> Tensor:
     """The rotation of R^n by ``angle`` in the plane of two orthonormal vectors, from ``start`` towards ``end``."""
     basis = torch.stack([start, end], dim=1)
