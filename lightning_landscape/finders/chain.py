@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from lightning_landscape.finders.curvature import rising_gaps, vertex
 from lightning_landscape.path import Profile, distance
 from lightning_landscape.surface import LossSurface
 
@@ -17,6 +18,7 @@ _FINER = 3  # how much finer the result is measured than the search samples
 _PEAKS = 3  # local maxima of a segment that are looked at closely
 _SAME = 1e-9  # samples closer than this are one
 _ROUNDS = 2  # halvings of the grid around them
+_HALVINGS = 3  # of a gap in which the loss may rise above the level
 
 
 class Segment:
@@ -97,13 +99,18 @@ class Chain:
         scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
         samples: interior points of a segment as long as ``scale``; a shorter one gets fewer, and at least one.
         aligned: whether it ends in a permuted copy of the second endpoint.
+        thorough: whether :meth:`refine` measures finer everywhere, or only where a bound on the curvature does not
+            exclude a loss above the level, as where work is limited.
     """
 
-    def __init__(self, segments: list[Segment], scale: float, samples: int, aligned: bool = False) -> None:
+    def __init__(
+        self, segments: list[Segment], scale: float, samples: int, aligned: bool = False, thorough: bool = True
+    ) -> None:
         self.segments = segments
         self.scale = scale
         self.samples = samples
         self.aligned = aligned
+        self.thorough = thorough
 
     @property
     def height(self) -> float:
@@ -124,7 +131,7 @@ class Chain:
 
     def with_segments(self, segments: list[Segment]) -> Chain:
         """Another chain at the same spacing."""
-        return Chain(segments, self.scale, self.samples, self.aligned)
+        return Chain(segments, self.scale, self.samples, self.aligned, self.thorough)
 
     def through(self, corners: Tensor) -> Chain:
         """A chain with the same ends through copies of other corners (K, P), not measured but at the ends."""
@@ -145,6 +152,14 @@ class Chain:
             after.losses.setdefault(0.0, before.losses[1.0])
         measure(surface, ((segment, self._grid(segment, 1)) for segment in self.segments))
 
+    def coarse(self, segment: Segment) -> list[float]:
+        """The coarsest grid: ends, middle and every second point of the search's spacing."""
+        return sorted({*self._grid(segment, 1)[::2], 0.5, 1.0})
+
+    def glance(self, surface: LossSurface) -> None:
+        """Samples every segment on the coarsest grid."""
+        measure(surface, ((segment, self.coarse(segment)) for segment in self.segments))
+
     def refine(self, surface: LossSurface, level: float = math.inf) -> None:
         """Measures three times finer, then halves the spacing around the highest points.
 
@@ -152,11 +167,55 @@ class Chain:
         """
         self.sample(surface)
         rest = [segment for segment in self.segments if segment.height <= level and not segment.refined]
+        if not self.thorough:
+            self._close_gaps(surface, rest, level)
+            return
         measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
         for _ in range(_ROUNDS):
             rest = [segment for segment in rest if segment.height <= level]
             near = ([t for peak in segment.peaks() for t in segment.between(peak)] for segment in rest)
             measure(surface, zip(rest, near, strict=True))
+        for segment in rest:
+            segment.refined = True
+
+    def crest(self, surface: LossSurface) -> None:
+        """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
+        height = self.height
+        for top in [segment for segment in self.segments if segment.height == height and math.isfinite(height)]:
+            measure(surface, [(top, top.between(top.peaks()[0]))])
+            for _ in range(_ROUNDS):
+                measure(surface, [(top, vertex(top.losses))])
+
+    def verified(self, level: float) -> bool:
+        """Whether it lies below the level, as far as it is measured, and was measured far enough to say so."""
+        return all(
+            segment.height <= level and (segment.refined or not rising_gaps(segment.losses, level))
+            for segment in self.segments
+        )
+
+    @property
+    def fine(self) -> bool:
+        """Whether no gap between samples is wider than a third of the search's spacing."""
+        return all(
+            after - before <= (1 + _SAME) / self._steps(segment, _FINER)
+            for segment in self.segments
+            for before, after in pairwise(sorted(segment.losses))
+        )
+
+    def _close_gaps(self, surface: LossSurface, rest: list[Segment], level: float) -> None:
+        """Halves the gaps between samples in which E may rise above the level, and the last time those of peaks alone."""
+        for halvings in range(1, _HALVINGS + 1):
+            gaps = [
+                [
+                    (before + after) / 2
+                    for before, after in rising_gaps(segment.losses, level)
+                    if (after - before) * self._steps(segment, 1) > 0.5**halvings
+                    and (halvings < _HALVINGS or {before, after} & set(segment.peaks()))
+                ]
+                for segment in rest
+            ]
+            measure(surface, zip(rest, gaps, strict=True))
+            rest = [segment for segment in rest if segment.height <= level]
         for segment in rest:
             segment.refined = True
 
@@ -184,9 +243,13 @@ class Chain:
         """The corners, endpoints included, shape (K, P)."""
         return torch.stack([self.segments[0].start, *(segment.end for segment in self.segments)])
 
-    def _grid(self, segment: Segment, finer: int) -> list[float]:
+    def _steps(self, segment: Segment, finer: int) -> int:
+        """Into how many parts the grid divides a segment."""
         share = segment.length / self.scale if self.scale else 1.0
         # A point that is not finite has no length; it is measured all the same.
         parts = math.ceil((self.samples + 1) * share - 1e-9) if math.isfinite(share) else self.samples + 1
-        steps = finer * max(2, parts)
+        return finer * max(2, parts)
+
+    def _grid(self, segment: Segment, finer: int) -> list[float]:
+        steps = self._steps(segment, finer)
         return [i / steps for i in range(steps + 1)]

@@ -112,6 +112,7 @@ class DynamicStringSampling(PathFinder):
                 ]
             )
             chain.sample(search.surface)
+            search.keep(chain)
             if chain.height <= search.level:
                 chain.refine(search.surface, search.level)
             best = best.lower(chain)
