@@ -47,7 +47,10 @@ class Segment:
             return self
         width = last - first
         known = {(t - first) / width: loss for t, loss in self.losses.items() if first <= t <= last}
-        return Segment(self.at(first), self.at(last), known)
+        piece = Segment(self.at(first), self.at(last), known)
+        # Where the whole was measured as finely as it will be, so is the piece, once its ends are known too.
+        piece.refined = self.refined and {0.0, 1.0} <= set(known)
+        return piece
 
     def knows(self, t: float) -> bool:
         """Whether E was sampled at ``t``, or so close to it that the difference is rounding."""
@@ -151,6 +154,10 @@ class Chain:
         for before, after in shared:
             after.losses.setdefault(0.0, before.losses[1.0])
         measure(surface, ((segment, self._grid(segment, 1)) for segment in self.segments))
+
+    def wanted(self) -> list[tuple[Segment, float]]:
+        """The samples that the spacing of the search asks for, in order, each corner as the end of its segment."""
+        return [(segment, t) for segment in self.segments for t in self._grid(segment, 1)[1:]]
 
     def coarse(self, segment: Segment) -> list[float]:
         """The coarsest grid: ends, middle and every second point of the search's spacing."""

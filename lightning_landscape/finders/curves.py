@@ -80,7 +80,7 @@ class CurveFinder(PathFinder):
         """Trains the bends."""
         surface = search.surface
         generator = torch.Generator().manual_seed(self.seed)
-        controls = self._through(search.chain)
+        controls = self.through(search.chain)
         bends = controls[1:-1]  # a view: the curve moves with its bends
         scale = _JITTER * search.chain.length / math.sqrt(surface.dimension)
         bends += scale * torch.randn(bends.shape, generator=generator).to(bends)
@@ -125,7 +125,7 @@ class CurveFinder(PathFinder):
 
         return descend(optimizer, evaluate)
 
-    def _through(self, chain: Chain) -> Tensor:
+    def through(self, chain: Chain) -> Tensor:
         """Controls of the curve that passes through a chain at equal steps of its arc length."""
         t = torch.linspace(0, 1, self.bends + 2, dtype=torch.float64)
         points = Path(chain.beads())(t)
