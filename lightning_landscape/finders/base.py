@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress, WorkSpent
 
 _FINE = 5  # evaluations for each of the search's grid on the line, which the verification of a longer path may take
+_PROGRESS = 0.01  # of the excess over the level, which a round must take off where no budget ends the search
 _RESERVED = 1 / 3  # of what the line leaves, for that verification at most
 
 
@@ -142,13 +143,34 @@ class PathFinder(ABC):
         line = Segment(surface.point(), surface.point())
         return len(Chain([line], 0.0, self.samples).coarse(line)) * surface.evaluation_passes / 3
 
+    def _rounds(self, search: Search) -> tuple[Chain, Reason]:
+        """Searches again from the lowest chain so far, until it is below the level or the budget is spent.
+
+        Limits of steps and rules for what is stuck share out a budget, and do not end a search. Without a budget it ends
+        with the first round that takes less than a hundredth off the excess over the level.
+        """
+        best = search.chain
+        while True:
+            before, spent = best.height, search.ledger.spent.total
+            found, reason = self.search(replace(search, chain=best))
+            best = best.lower(found)
+            if best.height <= search.level or reason in (Reason.BUDGET, Reason.DIVERGED):
+                return best, reason
+            if search.ledger.spent.total == spent:
+                return best, reason
+            if search.ledger.remaining <= 0:
+                return best, Reason.BUDGET
+            unlimited = math.isinf(search.ledger.remaining)
+            if unlimited and not before - best.height > _PROGRESS * (before - search.level):
+                return best, reason
+
     def _found(self, search: Search) -> tuple[Chain, Reason]:
         """What the search finds, verified and shortened within the budget."""
         surface, level, ledger = search.surface, search.level, search.ledger
         grid = _FINE * (self.samples + 1) * surface.evaluation_passes / 3
         ledger.reserve(min(grid, _RESERVED * ledger.remaining))
         try:
-            found, reason = self.search(search)
+            found, reason = self._rounds(search)
         except WorkSpent:
             found, reason = search.lowest, Reason.BUDGET
         if not settled(surface, found, level):
