@@ -146,8 +146,8 @@ class PathFinder(ABC):
     def _rounds(self, search: Search) -> tuple[Chain, Reason]:
         """Searches again from the lowest chain so far, until it is below the level or the budget is spent.
 
-        Limits of steps and rules for what is stuck share out a budget, and do not end a search. Without a budget it ends
-        with the first round that takes less than a hundredth off the excess over the level.
+        Limits of steps and rules for what is stuck share out a budget, and do not end a search. Without a budget it
+        ends with the first round that takes less than a hundredth off the excess over the level.
         """
         best = search.chain
         while True:

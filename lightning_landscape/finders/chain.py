@@ -188,7 +188,9 @@ class Chain:
     def crest(self, surface: LossSurface) -> None:
         """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
         height = self.height
-        for top in [segment for segment in self.segments if segment.height == height and math.isfinite(height)]:
+        highest = [segment for segment in self.segments if segment.height == height and math.isfinite(height)]
+        for top in [segment for segment in highest if not segment.refined]:
+            top.refined = True
             measure(surface, [(top, top.between(top.peaks()[0]))])
             for _ in range(_ROUNDS):
                 measure(surface, [(top, vertex(top.losses))])
@@ -210,7 +212,7 @@ class Chain:
         )
 
     def _close_gaps(self, surface: LossSurface, rest: list[Segment], level: float) -> None:
-        """Halves the gaps between samples in which E may rise above the level, and the last time those of peaks alone."""
+        """Halves the gaps in which E may rise above the level, and the last time those beside peaks alone."""
         for halvings in range(1, _HALVINGS + 1):
             gaps = [
                 [
