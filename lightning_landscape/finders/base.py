@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -146,13 +147,14 @@ class PathFinder(ABC):
     def _rounds(self, search: Search) -> tuple[Chain, Reason]:
         """Searches again from the lowest chain so far, until it is below the level or the budget is spent.
 
-        Limits of steps and rules for what is stuck share out a budget, and do not end a search. Without a budget it
-        ends with the first round that takes less than a hundredth off the excess over the level.
+        Limits of steps, which double from round to round, and rules for what is stuck share out a budget, and do not
+        end a search. Without a budget it ends with the first round that takes less than a hundredth off the excess over
+        the level: after finitely many, for what is left shrinks to nothing.
         """
         best = search.chain
-        while True:
+        for number in itertools.count():
             before, spent = best.height, search.ledger.spent.total
-            found, reason = self.search(replace(search, chain=best))
+            found, reason = self.search(replace(search, chain=best, round=number))
             best = best.lower(found)
             if best.height <= search.level or reason in (Reason.BUDGET, Reason.DIVERGED):
                 return best, reason
@@ -163,6 +165,7 @@ class PathFinder(ABC):
             unlimited = math.isinf(search.ledger.remaining)
             if unlimited and not before - best.height > _PROGRESS * (before - search.level):
                 return best, reason
+        raise AssertionError("rounds are counted without end")
 
     def _found(self, search: Search) -> tuple[Chain, Reason]:
         """What the search finds, verified and shortened within the budget."""

@@ -205,8 +205,10 @@ class Chain:
     @property
     def fine(self) -> bool:
         """Whether no gap between samples is wider than a third of the search's spacing."""
+        # By arc length: a short segment has a few samples at least, a shorn one those of the whole that it comes from.
+        widest = (1 + _SAME) * self.scale / (_FINER * (self.samples + 1))
         return all(
-            after - before <= (1 + _SAME) / self._steps(segment, _FINER)
+            not (after - before) * segment.length > widest
             for segment in self.segments
             for before, after in pairwise(sorted(segment.losses))
         )

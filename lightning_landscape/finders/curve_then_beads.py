@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -23,11 +22,10 @@ from lightning_landscape.finders.training import OptimizerFactory, averaging_wei
 _JITTER = 1e-3  # first displacement of a bend, as a share of the distance of the ends
 _FIRST = 50  # steps before the first look, and before a curve may be called stuck
 _FALL = 0.95  # a curve goes on while its mean loss falls below this share in as many steps as before
-_PROGRESS = 0.01  # of the excess over the level, which a round must take off where no budget ends the search
 
 
 class CurveThenBeads(PathFinder):
-    """Trains a Bezier curve where its loss is high, then beads on what still rises, in turn until the budget ends.
+    """Trains a Bezier curve where its loss is high, then beads on what still rises, in rounds until the budget ends.
 
     The bends of the curve descend the loss of one training batch at one point t a step (Garipov et al. 2018). Where t
     is drawn uniformly most steps are spent where the curve lies low already. Here a running mean of the losses met is
@@ -36,12 +34,11 @@ class CurveThenBeads(PathFinder):
 
     The path is a polyline along the averaged curve. It is looked at where it was highest, and beyond that only once
     that has come below the level. When the mean loss of the curve no longer falls, Dynamic String Sampling puts beads
-    on what still rises above the level. Where these fail too, the curve is trained on, twice as long before it is
-    called stuck again, and so on until the budget is spent. Without a budget the search ends when a round of curve and
-    beads takes less than a hundredth off the excess over the level.
+    on what still rises above the level. Where these fail too, a new round begins with a curve through the lowest path
+    so far: with one bend more, and twice as long before it is called stuck.
 
     Args:
-        bends: movable bends of the curve, at least 1.
+        bends: movable bends of the curve in the first round, at least 1.
         pieces: straight segments of the polyline, at least 2.
         optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's. None is
             :class:`~lightning_landscape.finders.tempered_adam.TemperedAdam` with a step of 0.04 times the root mean
@@ -85,35 +82,24 @@ class CurveThenBeads(PathFinder):
         self.seed = seed
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
-        """Curve and beads in turn."""
-        curve = _Curve(search, self)
+        """Trains the curve, then beads on what rises of it."""
+        found, reason = _Curve(search, self).descend()
+        best = search.chain.lower(found)
+        if best.height <= search.level or reason in (Reason.BUDGET, Reason.DIVERGED):
+            return best, reason
         beads = DynamicStringSampling(seed=self.seed, shorten=0)
-        best = search.chain
-        for number in itertools.count():
-            before, spent = best.height, search.surface.work.total
-            found, reason = curve.descend(patience=2**number)
-            best = best.lower(found)
-            if best.height <= search.level or reason in (Reason.BUDGET, Reason.DIVERGED):
-                return best, reason
-            found, reason = beads.search(replace(search, chain=found))
-            best = best.lower(found)
-            if best.height <= search.level or reason in (Reason.BUDGET, Reason.DIVERGED):
-                return best, reason
-            idle = search.surface.work.total == spent
-            settled = before - best.height <= _PROGRESS * (before - search.level)
-            if idle or (settled and number > 0 and math.isinf(search.ledger.remaining)):
-                return best, reason
-        raise AssertionError("the rounds are endless")
+        found, reason = beads.search(replace(search, chain=found))
+        return best.lower(found), reason
 
 
 class _Curve:
-    """The curve of one search, which may be trained, left and trained on."""
+    """The curve of one round of a search."""
 
     def __init__(self, search: Search, finder: CurveThenBeads) -> None:
         surface = search.surface
-        generator = torch.Generator().manual_seed(finder.seed)
+        generator = search.generator(finder.seed)
         self._search = search
-        self._shape = BezierCurve(finder.bends)
+        self._shape = BezierCurve(finder.bends + search.round)
         self._controls = self._shape.through(search.chain)
         self._bends = self._controls[1:-1]  # a view: the curve moves with its bends
         scale = _JITTER * search.line.length / math.sqrt(surface.dimension)
@@ -127,21 +113,16 @@ class _Curve:
         self._corners = self._shape.coefficients(knots).to(self._controls)
         self._looks = CurveLooks(search, self._profile)
         self._steps = 0
-        self._measured = -1  # the number of steps at which the curve was last measured as a whole
         self._next = _FIRST
 
-    def descend(self, patience: int) -> tuple[Chain, Reason]:
+    def descend(self) -> tuple[Chain, Reason]:
         """Trains until the polyline lies below the level, the mean loss no longer falls, or the budget ends.
-
-        Args:
-            patience: by which the least number of steps is multiplied.
 
         Returns:
             The polyline, sampled, and why it is the last one.
         """
         search = self._search
-        mark, loss = self._steps + patience * _FIRST, math.inf
-        start = self._steps
+        mark, loss = search.patience * _FIRST, math.inf
         while search.ledger.remaining >= 1 + self._looks.price:
             if not self._step():
                 return search.lowest, Reason.DIVERGED
@@ -154,7 +135,7 @@ class _Curve:
             if self._steps >= mark:
                 if not self._profile.mean < loss - (1 - _FALL) * abs(loss) and math.isfinite(loss):
                     return self._whole(), Reason.BEAD
-                mark, loss = 2 * self._steps - start, self._profile.mean
+                mark, loss = 2 * self._steps, self._profile.mean
         return (self._whole() if self._steps else search.chain), Reason.BUDGET
 
     def _share(self) -> float:
