@@ -131,8 +131,7 @@ class PathFinder(ABC):
                 if not line.height <= level:
                     search = Search(surface, level, ledger, line, straight, progress or _quiet)
                     found, reason = self._found(search)
-                    # Compared as they are measured in the end: on the grid of the search either may look too low.
-                    chain = min(straight, found, key=lambda candidate: _finite(candidate.height))
+                    chain = _lower(surface, straight, found)
         return connection_of(chain, line, level, reason, ledger)
 
     def least_work(self, surface: LossSurface) -> float:
@@ -180,7 +179,10 @@ class PathFinder(ABC):
             return found, Reason.BUDGET
         if found.height <= level:
             with suppress(WorkSpent):
-                found = shorten(search, found, self.shorten)
+                found.revisit(surface, search.line, level)
+                tighter = shorten(search, found, self.shorten)
+                tighter.revisit(surface, search.line, level)
+                found = tighter if tighter.height <= level else found
         return found, reason
 
 
@@ -212,6 +214,15 @@ def _made_by(factory: OptimizerFactory) -> list[Any]:
     optimizer = factory([torch.zeros(1, 1, requires_grad=True)])
     groups = [_plain_options({**group, "params": None}) for group in optimizer.param_groups]
     return [type(optimizer).__name__, groups]
+
+
+def _lower(surface: LossSurface, *chains: Chain) -> Chain:
+    """The lowest chain, measured finely where its search was without limit, as the others are as soon as they count."""
+    for _ in chains:
+        lowest = min(chains, key=lambda chain: _finite(chain.height))
+        if lowest.thorough:
+            lowest.refine(surface)
+    return min(chains, key=lambda chain: _finite(chain.height))
 
 
 def _finite(value: float) -> float:

@@ -16,6 +16,7 @@ from lightning_landscape.surface import LossSurface
 _POINT_BYTES = 2**28  # memory for points that wait to be evaluated
 _FINER = 3  # how much finer the result is measured than the search samples
 _PEAKS = 3  # local maxima of a segment that are looked at closely
+_BESIDE = 0.01  # of the distance of the ends: a path so near the line is looked at where the line is high
 _SAME = 1e-9  # samples closer than this are one
 _ROUNDS = 2  # halvings of the grid around them
 _HALVINGS = 3  # of a gap in which the loss may rise above the level
@@ -36,6 +37,7 @@ class Segment:
         self.losses = losses if losses is not None else {}
         self.length = distance(start, end)
         self.refined = False  # measured as finely as it will be
+        self.crested = False  # measured closely around its highest sample
 
     def at(self, t: float) -> Tensor:
         """The point (1 - t) start + t end."""
@@ -68,6 +70,15 @@ class Segment:
         inner = {t: math.inf if math.isnan(loss) else loss for t, loss in self.losses.items() if 0 < t < 1}
         return max(inner, key=lambda t: inner[t])
 
+    def beside(self, points: list[Tensor], distance: float) -> list[float]:
+        """The t of the segment's points nearest to those ``points`` (P,) that are no further than ``distance`` away."""
+        direction = self.end - self.start
+        square = float(direction.square().sum())
+        if not 0 < square < math.inf:
+            return []
+        nearest = [(min(1.0, max(0.0, float((point - self.start) @ direction) / square)), point) for point in points]
+        return [t for t, point in nearest if float((self.at(t) - point).norm()) <= distance]
+
     def peaks(self) -> list[float]:
         """The t of the highest few local maxima among the samples."""
         order = sorted(self.losses)
@@ -76,11 +87,12 @@ class Segment:
         tops = [i for i in range(len(values)) if padded[i] <= padded[i + 1] >= padded[i + 2]]
         return [order[i] for i in sorted(tops, key=lambda i: -values[i])[:_PEAKS]]
 
-    def between(self, t: float) -> list[float]:
-        """The midpoints between ``t`` and its neighbours among the samples."""
-        order = sorted(self.losses)
-        place = order.index(t)
-        return [(t + order[i]) / 2 for i in (place - 1, place + 1) if 0 <= i < len(order)]
+    def between(self, t: float, level: float = math.inf) -> list[float]:
+        """The midpoints between ``t`` and its neighbours among the samples, where E may rise above a finite level."""
+        gaps = list(pairwise(sorted(self.losses)))
+        if math.isfinite(level):
+            gaps = rising_gaps(self.losses, level)
+        return [(before + after) / 2 for before, after in gaps if t in (before, after)]
 
 
 def measure(surface: LossSurface, wanted: Iterable[tuple[Segment, Sequence[float]]]) -> None:
@@ -168,7 +180,7 @@ class Chain:
         measure(surface, ((segment, self.coarse(segment)) for segment in self.segments))
 
     def refine(self, surface: LossSurface, level: float = math.inf) -> None:
-        """Measures three times finer, then halves the spacing around the highest points.
+        """Measures three times finer, then halves the spacing around peaks that may rise above the level.
 
         Segments that are found above ``level`` are left at once: what they need is a new bead.
         """
@@ -180,7 +192,7 @@ class Chain:
         measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
         for _ in range(_ROUNDS):
             rest = [segment for segment in rest if segment.height <= level]
-            near = ([t for peak in segment.peaks() for t in segment.between(peak)] for segment in rest)
+            near = ([t for peak in segment.peaks() for t in segment.between(peak, level)] for segment in rest)
             measure(surface, zip(rest, near, strict=True))
         for segment in rest:
             segment.refined = True
@@ -189,11 +201,20 @@ class Chain:
         """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
         height = self.height
         highest = [segment for segment in self.segments if segment.height == height and math.isfinite(height)]
-        for top in [segment for segment in highest if not segment.refined]:
-            top.refined = True
+        for top in [segment for segment in highest if not (segment.refined or segment.crested)]:
+            top.crested = True
             measure(surface, [(top, top.between(top.peaks()[0]))])
             for _ in range(_ROUNDS):
                 measure(surface, [(top, vertex(top.losses))])
+
+    def revisit(self, surface: LossSurface, line: Segment, level: float) -> None:
+        """Measures it wherever it passes by a point of ``line`` that is known to lie above the level.
+
+        What rises on the line between the samples of this chain, a wall that is narrower than they are apart, is not
+        overlooked where both are all but the same.
+        """
+        high = [line.at(t) for t, loss in line.losses.items() if not loss <= level]
+        measure(surface, ((segment, segment.beside(high, _BESIDE * self.scale)) for segment in self.segments))
 
     def verified(self, level: float) -> bool:
         """Whether it lies below the level, as far as it is measured, and was measured far enough to say so."""

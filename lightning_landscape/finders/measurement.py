@@ -80,15 +80,13 @@ def measured(
 def settled(surface: LossSurface, chain: Chain, level: float) -> bool:
     """Measures a sampled chain as far as its verdict needs, and the budget allows: whether that was far enough.
 
-    A thorough chain is measured finer everywhere. Any other is measured finer, below the level, wherever a bound on the
-    curvature does not exclude a loss above it, and above the level around its highest point alone.
+    Below the level a thorough chain is measured finer everywhere, any other wherever a bound on the curvature does not
+    exclude a loss above it. Above the level a chain is measured around its highest point alone.
     """
     try:
-        if chain.thorough:
-            chain.refine(surface)
-        elif chain.height <= level:
+        if chain.height <= level:
             chain.refine(surface, level)
-        if not (chain.thorough or chain.height <= level):
+        if not chain.height <= level:
             chain.crest(surface)
     except WorkSpent:
         return not chain.height <= level or chain.verified(level)
