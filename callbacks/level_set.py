@@ -48,7 +48,7 @@ class LevelSetConnectivity(FollowingCallback):
         pairs: ``"lagged"``: the weights of the previous check; ``"first"``: those of the first check;
             ``"reference"``: another run's file; ``"twin"``: a second initialisation, trained in lock-step.
         every_n_epochs: a check at the end of every n-th epoch; ``None``: of each, or none under ``every_n_steps``.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.

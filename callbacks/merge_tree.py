@@ -57,7 +57,7 @@ class MergeTree(KeepingCallback):
         max_points: snapshots of the run, and as many of its twin, that enter a tree: evenly spread, with the
             first and the last.
         pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
         margin: how far above the largest loss the level lies, as a share of it; searches use it too.
         overhead: each search may spend this share of the training steps between two snapshots; ``None``: no

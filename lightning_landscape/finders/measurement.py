@@ -12,6 +12,7 @@ from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Budget, Ledger
 from lightning_landscape.path import Path
 from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.work import WorkSpent
 
 
 def measured(
@@ -76,6 +77,22 @@ def measured(
     return connection_of(chain, line, level, barred(*losses, level) or Reason.DEPTH, ledger)
 
 
+def settled(surface: LossSurface, chain: Chain, level: float) -> bool:
+    """Measures a sampled chain as far as its verdict needs, and the budget allows: whether that was far enough.
+
+    Below the level a thorough chain is measured finer everywhere, any other wherever a bound on the curvature does not
+    exclude a loss above it. Above the level a chain is measured around its highest point alone.
+    """
+    try:
+        if chain.height <= level:
+            chain.refine(surface, level)
+        if not chain.height <= level:
+            chain.crest(surface)
+    except WorkSpent:
+        return not chain.height <= level or chain.verified(level)
+    return True
+
+
 def barred(loss_a: float, loss_b: float, level: float) -> Reason | None:
     """Why no path between endpoints of these losses stays below the level, whatever it is; ``None`` where one may."""
     if not (math.isfinite(loss_a) and math.isfinite(loss_b)):
@@ -87,10 +104,11 @@ def connection_of(chain: Chain, line: Segment, level: float, reason: Reason, led
     """The connection that a chain makes, once it and the straight line are measured.
 
     Args:
-        chain: the path, refined.
-        line: the straight segment between the ends, refined.
+        chain: the path, measured.
+        line: the straight segment between the ends, measured.
         level: the level u that the height is compared with.
-        reason: what stands in the connection if the chain rises above the level.
+        reason: what stands in the connection if the chain rises above the level, or if it is not measured far enough to
+            say that it does not.
         ledger: what the search and the measurement have cost.
     """
     profile, linear = chain.profile(), Chain([line], line.length, 1).profile()
@@ -98,7 +116,7 @@ def connection_of(chain: Chain, line: Segment, level: float, reason: Reason, led
     # An infinite level, given or derived from an infinite loss at an end, would be reached by anything.
     if not math.isfinite(profile.height):
         reason = Reason.DIVERGED
-    connected = reason is not Reason.DIVERGED and profile.height <= level
+    connected = reason is not Reason.DIVERGED and chain.verified(level)
     spent = ledger.spent
     return Connection(
         verdict=Verdict.CONNECTED if connected else Verdict.NOT_FOUND,
@@ -121,4 +139,5 @@ def connection_of(chain: Chain, line: Segment, level: float, reason: Reason, led
         profile=profile,
         linear_profile=linear,
         aligned=chain.aligned,
+        verified=("fine" if chain.fine else "curvature") if connected else None,
     )

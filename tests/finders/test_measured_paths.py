@@ -19,7 +19,7 @@ from tests.finders.cases import LEFT, RIGHT, each_finder, each_searcher, surface
 @each_searcher
 def test_figures_are_those_of_the_profile_of_the_path(finder: PathFinder, level: float | None) -> None:
     surface, start, end = trained_pair()
-    line = LinearPath().connect(surface, start, end, level)
+    line = LinearPath().connect(surface, start, end, level, budget=Budget(work=1500))
     found = finder.connect(surface, start, end, level, budget=Budget(work=1500))
     for each, path in ((found, found.path), (line, line.path)):
         assert path is not None
