@@ -52,9 +52,9 @@ class LevelSetConnectivity(SearchingCallback):
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
-        overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
-            The straight line, its own measurement and the twin's training come on top. So does one snapshot
-            of the weights a check, two with a twin; they are kept.
+        overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
+            that pays for the straight line; where the whole run never does, it measures that alone (``minimum`` in
+            the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
@@ -89,7 +89,7 @@ class LevelSetConnectivity(SearchingCallback):
     inner: ClassVar[tuple[str, ...]] = ("snapshots",)
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
-        *("num_beads", "gradient_steps", "seconds"),
+        *("num_beads", "gradient_steps", "seconds", "overhead"),
     )
 
     _checks: int  # made so far
@@ -272,7 +272,6 @@ class LevelSetConnectivity(SearchingCallback):
         """A check, on rank zero; its numbers on every rank."""
         what = f"check {self._checks + 1} of LevelSetConnectivity"
         row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
-        self._batches_seen = 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)
             if self.every_n_steps is not None:
@@ -295,6 +294,8 @@ class LevelSetConnectivity(SearchingCallback):
                 "noise": self.present_noise,
                 "margin": self.margin,
                 **connection.to_dict(),
+                **self._account.row(),
+                "twin_work": self._account.batches if self.accompanied else 0,
             }
             # A full disk or a logger's service must not end training either.
             self.attempt(
@@ -306,9 +307,12 @@ class LevelSetConnectivity(SearchingCallback):
     def _compare(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int, number: int
     ) -> Connection | None:
-        """Keeps the present weights and joins them with their partner; ``None`` while there is none."""
+        """Keeps the present weights and joins them with their partner; ``None`` while there is none, or it waits."""
         assert self._store is not None
         assert self._pairing is not None
+        ready = not self._pairing.missing()
+        if ready and self._account.waits(trainer, pl_module, self.finder, self.present_surface(pl_module)):
+            return None
         snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=epoch)
         try:
             partner = self._pairing.partner(self._store)
@@ -321,16 +325,14 @@ class LevelSetConnectivity(SearchingCallback):
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
         require_equal_frozen(pl_module, partner)
         surface = self.present_surface(pl_module)
-        with self.progress(trainer, title) as progress:
-            return self.finder.connect(
-                surface,
-                surface.point(partner),
-                surface.point(),
-                level=self.level,
-                margin=self.margin,
-                budget=self.allowance(self._batches_seen, self.max_seconds),
-                progress=progress,
-            )
+        try:
+            other = surface.point(partner)
+            budget = self._account.budget(surface.work.total, self.max_seconds)
+            with self.progress(trainer, title) as progress:
+                options: dict[str, Any] = {"level": self.level, "margin": self.margin, "budget": budget}
+                return self.finder.connect(surface, other, surface.point(), progress=progress, **options)
+        finally:
+            self._account.spend(surface.work.total)
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
         assert self._log is not None  # the record first, it is the result; then figures and loggers

@@ -23,7 +23,7 @@ from lightning_landscape.callbacks.pairings.reference import read_partner
 from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.components.heights import PairChoice, search_heights
 from lightning_landscape.connection import level_above
-from lightning_landscape.finders import PathFinder
+from lightning_landscape.finders import Budget, PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
@@ -282,7 +282,11 @@ class MergeTree(SearchingCallback):
                 self.finder,
                 pairs=self.pairs,
                 margin=self.margin,
-                budget=self.allowance(self._batches_seen / max(1, len(self._snapshots))),
+                budget=Budget(
+                    None
+                    if self.overhead is None
+                    else self.overhead * self._account.batches / max(1, len(self._snapshots))
+                ),
                 progress=progress,
                 record=KeyedRows(folder / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),

@@ -181,7 +181,9 @@ class Chain:
     def crest(self, surface: LossSurface) -> None:
         """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
         height = self.height
-        for top in [segment for segment in self.segments if segment.height == height and math.isfinite(height)]:
+        highest = [segment for segment in self.segments if segment.height == height and math.isfinite(height)]
+        for top in [segment for segment in highest if not segment.refined]:
+            top.refined = True
             measure(surface, [(top, top.between(top.peaks()[0]))])
             for _ in range(_ROUNDS):
                 measure(surface, [(top, vertex(top.losses))])

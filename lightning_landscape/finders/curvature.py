@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -11,7 +12,9 @@ _SAFETY = 4.0  # the curvature between samples may be this many times the larges
 def rising_gaps(losses: Mapping[float, float], level: float) -> list[tuple[float, float]]:
     """The gaps between neighbouring samples in which E may rise above ``level``.
 
-    Where ``|E''| <= c`` between samples a < b, ``max E <= max(E(a), E(b)) + c (b - a)^2 / 8``. As c stands four times the
+    Where ``|E''| <= c`` between samples at a < b, E lies below the parabola through both of second derivative -c. Its
+    maximum is at an end where the slope s between the samples is at least ``c (b - a) / 2``, and else
+    ``(E(a) + E(b)) / 2 + c (b - a)^2 / 8 + s^2 / (2 c)``. As c stands four times the
     largest second divided difference, ``2 [(E_3 - E_2) / (t_3 - t_2) - (E_2 - E_1) / (t_2 - t_1)] / (t_3 - t_1)``,
     among the triples of samples that touch the gap. That is an estimate: a peak narrower than the samples are apart
     escapes it, as it would escape the samples of any grid.
@@ -23,7 +26,7 @@ def rising_gaps(losses: Mapping[float, float], level: float) -> list[tuple[float
     Example:
         >>> rising_gaps({0.0: 1.0, 0.5: 0.2, 1.0: 1.0}, level=5.0)
         []
-        >>> rising_gaps({0.0: 1.0, 0.5: 0.2, 1.0: 1.0}, level=1.1)
+        >>> rising_gaps({0.0: 1.0, 0.5: 0.9, 1.0: 1.0}, level=1.0)
         [(0.0, 0.5), (0.5, 1.0)]
     """
     t = sorted(losses)
@@ -33,10 +36,18 @@ def rising_gaps(losses: Mapping[float, float], level: float) -> list[tuple[float
     gaps = []
     for index, (a, b) in enumerate(pairwise(t)):
         near = bends[max(0, index - 2) : index + 2]
-        bound = max(losses[a], losses[b]) + _SAFETY * max(near, default=float("inf")) * (b - a) ** 2 / 8
-        if not bound <= level:
+        if not _bound(losses[a], losses[b], b - a, _SAFETY * max(near, default=math.inf)) <= level:
             gaps.append((a, b))
     return gaps
+
+
+def _bound(first: float, last: float, width: float, curvature: float) -> float:
+    if not curvature < math.inf:
+        return math.inf
+    slope = abs(last - first) / width
+    if slope >= curvature * width / 2:
+        return max(first, last)
+    return (first + last) / 2 + curvature * width**2 / 8 + slope**2 / (2 * curvature)
 
 
 def vertex(losses: Mapping[float, float]) -> list[float]:

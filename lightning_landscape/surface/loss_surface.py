@@ -262,8 +262,8 @@ class LossSurface:
         """How stacks of points are evaluated: ``losses`` and ``gradients``, each by vmap (True) or point by point.
 
         Where the rule says vmap, both ways are compared at one point, at the price of two evaluations and two steps,
-        which count as ``preparation``; if they disagree, or vmap fails, the loop it is. Another surface, or a resumed run,
-        rounds alike when it adopts the choice.
+        which count as ``preparation``; if they disagree, or vmap fails, the loop it is. Another surface, or a resumed
+        run, rounds alike when it adopts the choice.
 
         Raises:
             ValueError: if ``vectorize=True`` was asked for and vmap gives other losses than the loop.

@@ -84,8 +84,8 @@ def test_verdicts_are_coloured() -> None:
         console.print(check_table(rows))
     text = captured.get()
     assert "\x1b[32mconnected" in text
-    assert "\x1b[33mnot_found (budget)" in text
-    assert "\x1b[31mnot_found (error)" in text
+    assert "\x1b[33mundecided: budget spent" in text
+    assert "\x1b[31mundecided: the check failed" in text
 
 
 def test_markup_in_a_file_is_text() -> None:
