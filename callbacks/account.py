@@ -51,7 +51,7 @@ class Account:
         return Budget(None if self.overhead is None else max(0.0, self.earned - already), max_seconds)
 
     def prepare(self, surface: LossSurface) -> None:
-        """Pays for the making of the surface: once, also where a resumed run makes it again, so that both go on alike."""
+        """Pays for the making of the surface, once: a resumed run makes it again, and has to go on alike."""
         if not self._prepared:
             self._prepared = True
             self.spent += surface.preparation.total

@@ -47,7 +47,7 @@ class SearchingCallback(LandscapeCallback):
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
         level: the level u; ``None`` derives it from the losses and ``margin``.
         margin: how far above the largest loss that level lies, as a share of it.
-        overhead: the share of training's work, one step a batch, that all its computing may come to; ``None``: no limit.
+        overhead: the share of training's work, one step a batch, that all its work may come to; ``None``: no limit.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves.
         memory: MiB of the CPU's memory for copies of batches, where they have to be recorded.

@@ -205,7 +205,7 @@ class Chain:
         )
 
     def _close_gaps(self, surface: LossSurface, rest: list[Segment], level: float) -> None:
-        """Halves the gaps between samples in which E may rise above the level, and the last time those of peaks alone."""
+        """Halves the gaps in which E may rise above the level, and the last time those beside peaks alone."""
         for halvings in range(1, _HALVINGS + 1):
             gaps = [
                 [

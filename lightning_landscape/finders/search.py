@@ -135,7 +135,7 @@ class Search:
     kept: list[Chain] = field(default_factory=list)
 
     def keep(self, chain: Chain) -> None:
-        """Takes note of a sampled chain, so that it is not lost where the budget ends in the middle of a computation."""
+        """Takes note of a sampled chain, so that it is not lost where the budget ends in mid-computation."""
         self.kept.append(chain)
 
     @property
