@@ -50,6 +50,10 @@ class Account:
         """What may be spent now, less what was computed ``already``."""
         return Budget(None if self.overhead is None else max(0.0, self.earned - already), max_seconds)
 
+    def of_each(self, count: int) -> Budget:
+        """What each of so many searches may spend, of all that training has earned."""
+        return Budget(None if self.overhead is None else self.overhead * self.batches / max(1, count))
+
     def prepare(self, surface: LossSurface) -> None:
         """Pays for the making of the surface, once: a resumed run makes it again, and has to go on alike."""
         if not self._prepared:
@@ -78,7 +82,7 @@ class Account:
                 f"{self.earned:.0f}, all that overhead={self.overhead} of {self.batches} batches has earned"
             )
             return False
-        planned = _planned_batches(trainer, module)
+        planned = self._planned(trainer, module)
         if self.overhead * planned >= surface.preparation.total + price:
             return True
         self.minimum = price
@@ -106,14 +110,16 @@ class Account:
         self.batches, self.spent = state["batches"], state.get("spent", 0.0)
         self._prepared = state.get("prepared", True)
 
+    def _planned(self, trainer: pl.Trainer, module: pl.LightningModule) -> float:
+        """The batches that the run will train on; a stream without a length goes on as it did so far."""
+        plan = Plan.of(trainer, module)
+        epoch = trainer.num_training_batches
+        if math.isinf(epoch):
+            epoch = self.batches / (trainer.current_epoch + 1)
+        return min(plan.epochs * epoch, plan.steps)
+
     def _tell(self, estimate: str) -> None:
         if not self._told:
             self._told = True
             rank_zero_info(f"landscape: {estimate}")
 
-
-def _planned_batches(trainer: pl.Trainer, module: pl.LightningModule) -> float:
-    plan = Plan.of(trainer, module)
-    if math.isinf(plan.epochs) or math.isinf(trainer.num_training_batches):
-        return plan.steps
-    return plan.epochs * trainer.num_training_batches

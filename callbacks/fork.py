@@ -22,6 +22,7 @@ from lightning_landscape.attach.forks import KeptMoments
 from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
+from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.finders import LinearPath
@@ -173,6 +174,7 @@ class ForkStability(LandscapeCallback):
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Draws the measuring batches, and checks loss and error on them."""
+        self._shared = shared_weights(trainer)
         if len(trainer.optimizers) != 1:
             raise MisconfigurationException(
                 f"ForkStability trains children with one optimiser, and the module has {len(trainer.optimizers)}"
@@ -198,7 +200,7 @@ class ForkStability(LandscapeCallback):
 
     def open(self, folder: Path, resumed: bool) -> None:
         """The kept states, and the forks that are measured already."""
-        self._store = KeptMoments(folder / "states")
+        self._store = KeptMoments(folder / "states", self._shared)
         self._record = KeyedRows(folder / "forks.jsonl")
 
     def state(self) -> dict[str, Any]:

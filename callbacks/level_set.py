@@ -11,27 +11,27 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
-from torch.optim import Optimizer
 
 from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.options import check_share
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
-from lightning_landscape.callbacks.pairings import PairChoice, Pairing, Reinitialize, make_pairing
+from lightning_landscape.callbacks.following import FollowingCallback
+from lightning_landscape.callbacks.keeping import Keep
+from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
-from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
+from lightning_landscape.report.conclusion import conclusion
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import check_table
-from lightning_landscape.storage.rows import NumberedRows
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore, default_name
+from lightning_landscape.storage.snapshots import Snapshot, StoredDtype, default_name
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class LevelSetConnectivity(SearchingCallback):
+class LevelSetConnectivity(FollowingCallback):
     """Checks during training whether pairs of models lie in one connected level set of the loss.
 
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
@@ -59,6 +59,10 @@ class LevelSetConnectivity(SearchingCallback):
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
+        keep: which snapshots stay on the disk: ``"needed"``: the present weights, and what a check, a tree or the
+            latest checkpoint asks for; ``"all"``; or a number: of the last so many checks too. Rows say it.
+        dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; the losses of a stored point
+            are then of the rounded weights. ``None``: all bits.
         max_seconds: an extra brake on the wall time of a check; results then depend on the machine.
         dirpath: folder of rows, figures and snapshots; default ``landscape`` in the run's folder.
         name: sets apart several of these callbacks in one trainer.
@@ -86,18 +90,16 @@ class LevelSetConnectivity(SearchingCallback):
     """
 
     place: ClassVar[str] = "landscape"
-    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
+    record: ClassVar[str] = "checks.jsonl"
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
         *("num_beads", "gradient_steps", "seconds", "overhead"),
     )
 
     _checks: int  # made so far
+    _present: str | None  # the snapshot of the present check
     _values: dict[str, float]  # what the last check logged
-    _pairing: Pairing | None  # of the fit
-    _known: Partner | None  # from elsewhere; on rank zero, as are the next two
-    _store: SnapshotStore | None
-    _log: NumberedRows | None
+    _known: Partner | None  # from elsewhere; on rank zero
 
     def __init__(
         self,
@@ -123,6 +125,8 @@ class LevelSetConnectivity(SearchingCallback):
         vectorize: bool | None = None,
         noise: NoiseMode = "frozen",
         buffers: Sequence[str] = (),
+        keep: Keep = "needed",
+        dtype: StoredDtype | None = None,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
@@ -131,6 +135,8 @@ class LevelSetConnectivity(SearchingCallback):
         self.reinitialize = reinitialize
         self._following = make_pairing(pairs, seed, reference=reference, reinitialize=reinitialize)
         super().__init__(
+            keep,
+            dtype,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
             finder=finder,
@@ -156,11 +162,6 @@ class LevelSetConnectivity(SearchingCallback):
         """Names this callback's state in a checkpoint."""
         return self._generate_state_key(pairs=self.pairs, **self.rhythm, name=self.name)
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``checks.jsonl`` so far, in rank zero's process."""
-        return self._log.rows if self._log is not None else []
-
     def summary(self) -> RenderableType:
         """The table of all checks and where the files are, for printing with rich."""
         return Group(check_table(self.rows), f"Figures, checks.jsonl and snapshots: {self.folder}")
@@ -172,11 +173,23 @@ class LevelSetConnectivity(SearchingCallback):
 
     def companions(self) -> dict[str, Snapshot]:
         """Snapshots of the models that the pairing trains beside the run, by name, in the order of the checks."""
-        if self._pairing is None or self._store is None:
-            return {}
-        steps = [(row["step"], row["epoch"]) for row in self.rows]
-        names = [f"{lead}-{default_name(step=s, epoch=e)}" for s, e in steps for lead in self._pairing.companions()]
-        return {name: self._store.open(name) for name in names if name in self._store}
+        return (
+            {name: self._store.open(name) for name in self.companion_names() if name in self._store}
+            if self._store
+            else {}
+        )
+
+    def needed(self) -> set[str] | None:
+        """What the pairing compares with, and companions that trees join."""
+        assert self._pairing is not None
+        needed, beside = self._pairing.needed(), self.companion_names()
+        return None if needed is None else needed.union(*(other.wanted(beside) for other in self._beside))
+
+    def companion_names(self) -> list[str]:
+        """Names of the snapshots of companions there were, on the disk or not, in the order of the checks."""
+        leads = self._pairing.companions() if self._pairing is not None else ()
+        moments = [default_name(step=row["step"], epoch=row["epoch"]) for row in self.rows]
+        return [f"{lead}-{moment}" for moment in moments for lead in leads]
 
     def refuse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuses modules without one loss, and runs that the pairing cannot follow."""
@@ -188,7 +201,7 @@ class LevelSetConnectivity(SearchingCallback):
         super().forget()
         self._checks = 0
         self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
-        self._pairing = self._store = self._log = None
+        self._pairing = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the latest values; the pairing takes its own part."""
@@ -216,44 +229,15 @@ class LevelSetConnectivity(SearchingCallback):
     def open(self, folder: Path, resumed: bool) -> None:
         """Starts or resumes the record, and looks for the snapshot of an earlier check."""
         assert self._pairing is not None
-        self._store = SnapshotStore(folder / "snapshots")
-        self._log = NumberedRows(folder / "checks.jsonl")
-        if resumed:
-            self._log.resume(self._checks)
-        else:
-            self._log.start()
-        self._pairing.partner(self._store)
+        partner, store = self._pairing.partner, self.begin(folder, resumed, self._checks)
+        self.attempt(lambda: partner(store), self.warning("the next check will have no partner", None))
+        self.sweep()
 
     def state(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
         assert self._pairing is not None
         own = {"checks": self._checks, "values": dict(self._values), "pairing": self._pairing.state_dict()}
         return super().state() | own
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Records the batch where that is needed, and shows it to the pairing."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._pairing is not None:
-            self._pairing.keep(batch)
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
-    ) -> None:
-        """Shows the pairing the hyperparameters of the moment."""
-        if self._pairing is not None:
-            self._pairing.follow(optimizer)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Lets the pairing do its own work, counts that of training, and checks when the step is reached."""
-        if self._pairing is not None:
-            self._pairing.step(batch_idx)
-            if self._pairing.failure is not None and self.on_error == "raise":
-                raise self._pairing.failure
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
@@ -293,9 +277,13 @@ class LevelSetConnectivity(SearchingCallback):
                 "data": self._data,
                 "noise": self.present_noise,
                 "margin": self.margin,
+                "snapshot": self._present,
+                "keep": self.keep,
+                "dtype": self.dtype,
                 **connection.to_dict(),
                 **self._account.row(),
                 "twin_work": self._account.batches if self.accompanied else 0,
+                "conclusion": conclusion(connection),
             }
             # A full disk or a logger's service must not end training either.
             self.attempt(
@@ -310,16 +298,20 @@ class LevelSetConnectivity(SearchingCallback):
         """Keeps the present weights and joins them with their partner; ``None`` while there is none, or it waits."""
         assert self._store is not None
         assert self._pairing is not None
+        self._present = None
         ready = not self._pairing.missing()
         if ready and self._account.waits(trainer, pl_module, self.finder, self.present_surface(pl_module)):
             return None
-        snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=epoch)
+        # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
+        self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
+        snapshot = self.save(pl_module, trainer.global_step, epoch)
+        self._present = snapshot.name
         try:
             partner = self._pairing.partner(self._store)
         finally:
             self._pairing.record(snapshot)
-        for leading, companion in self._pairing.companions().items():
-            self._store.save(companion, step=snapshot.step, epoch=epoch, name=f"{leading}-{snapshot.name}")
+        for lead, companion in self._pairing.companions().items():
+            self.save(companion, snapshot.step, epoch, lead)
         return None if partner is None else self._connect(trainer, pl_module, partner, f"landscape check {number}")
 
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
 from torch import Tensor
 
@@ -17,23 +18,23 @@ from lightning_landscape import components
 from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
+from lightning_landscape.callbacks.keeping import Keep, KeepingCallback, left, spread
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.pairings.reference import read_partner
-from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.components.heights import PairChoice, search_heights
 from lightning_landscape.connection import level_above
-from lightning_landscape.finders import Budget, PathFinder
+from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
-from lightning_landscape.storage.rows import KeyedRows, NumberedRows
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.storage.snapshots import StoredDtype
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class MergeTree(SearchingCallback):
+class MergeTree(KeepingCallback):
     """Joins snapshots of a run by paths of low loss, and counts the components of the level sets they lie in.
 
     At the end of every n-th epoch a snapshot is saved. When training ends, the snapshots, those of the twin of
@@ -64,6 +65,10 @@ class MergeTree(SearchingCallback):
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
+        keep: which snapshots stay on the disk: ``"needed"``: up to 2 ``max_points``, evenly spread as the run grows, of
+            which a tree joins ``max_points``; ``"all"``; or a number: the last so many, which alone are joined.
+        dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; the tree is that of the
+            rounded weights. ``None``: all bits.
         dirpath: folder of the results; default ``landscape/tree`` in the run's folder.
         name: sets apart several of these callbacks in one trainer.
         seed: of the probe set and the searches.
@@ -87,7 +92,7 @@ class MergeTree(SearchingCallback):
 
     examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
-    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
+    record: ClassVar[str] = "trees.jsonl"
     metrics: ClassVar[tuple[str, ...]] = (
         "num_points",
         "level",
@@ -101,9 +106,7 @@ class MergeTree(SearchingCallback):
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
     _trees: int  # computed so far
     _treed: int  # snapshots there were when the last tree was computed
-    _references: dict[str, Partner]  # on rank zero, as are the next two
-    _store: SnapshotStore | None
-    _log: NumberedRows | None
+    _references: dict[str, Partner]  # on rank zero
 
     def __init__(
         self,
@@ -128,6 +131,8 @@ class MergeTree(SearchingCallback):
         vectorize: bool | None = None,
         noise: NoiseMode = "frozen",
         buffers: Sequence[str] = (),
+        keep: Keep = "needed",
+        dtype: StoredDtype | None = None,
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
@@ -139,6 +144,8 @@ class MergeTree(SearchingCallback):
         self.max_points = max_points
         self.pairs: PairChoice = pairs
         super().__init__(
+            keep,
+            dtype,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
             finder=finder,
@@ -164,11 +171,6 @@ class MergeTree(SearchingCallback):
         """Names this callback's state in a checkpoint."""
         return self._generate_state_key(**self.rhythm, name=self.name)
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``trees.jsonl`` so far, in rank zero's process."""
-        return self._log.rows if self._log is not None else []
-
     def summary(self) -> RenderableType:
         """The merges of the latest tree and where the files are, for printing with rich."""
         place = f"Merge tree, trees.jsonl and snapshots: {self.folder}"
@@ -183,7 +185,6 @@ class MergeTree(SearchingCallback):
         self._references = {}
         self._trees = self._treed = 0
         self.tree: components.MergeTree | None = None
-        self._store = self._log = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the snapshots there were."""
@@ -208,12 +209,18 @@ class MergeTree(SearchingCallback):
 
     def open(self, folder: Path, resumed: bool) -> None:
         """Starts or resumes the record."""
-        self._store = SnapshotStore(folder / "snapshots")
-        self._log = NumberedRows(folder / "trees.jsonl")
-        if resumed:
-            self._log.resume(self._trees)
-        else:
-            self._log.start()
+        store = self.begin(folder, resumed, self._trees)
+        if gone := [name for name in self.needed() if name not in store]:
+            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {store.dirpath}; keep='all' keeps all")
+        self.sweep()
+
+    def needed(self) -> set[str]:
+        """What trees join."""
+        return self.wanted(list(self._snapshots))
+
+    def wanted(self, names: Sequence[str]) -> set[str]:
+        """What trees join of a twin."""
+        return set(left(names, self.keep, 2 * self.max_points))
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
@@ -244,14 +251,15 @@ class MergeTree(SearchingCallback):
         """Saves a snapshot on rank zero; whether it could, on every rank."""
 
         def save() -> dict[str, str]:
-            assert self._store is not None
-            snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=epoch)
+            snapshot = self.save(pl_module, trainer.global_step, epoch)
             return {snapshot.name: snapshot.content_hash}
 
         failed: dict[str, str] = {}
         warning = self.warning(f"MergeTree could not save epoch {epoch}", failed)
         saved = on_rank_zero(trainer, lambda: self.attempt(save, warning), f"MergeTree's snapshot of epoch {epoch}")
         self._snapshots |= saved
+        still = self.warning("old snapshots stay on the disk", None)
+        on_rank_zero(trainer, lambda: self.attempt(self.prune, still))
         return bool(saved)
 
     def _compute(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
@@ -282,11 +290,7 @@ class MergeTree(SearchingCallback):
                 self.finder,
                 pairs=self.pairs,
                 margin=self.margin,
-                budget=Budget(
-                    None
-                    if self.overhead is None
-                    else self.overhead * self._account.batches / max(1, len(self._snapshots))
-                ),
+                budget=self._account.of_each(len(self._snapshots)),
                 progress=progress,
                 record=KeyedRows(folder / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
@@ -303,6 +307,8 @@ class MergeTree(SearchingCallback):
                 "step": trainer.global_step,
                 "data": self._data,
                 "noise": self.present_noise,
+                "keep": self.keep,
+                "dtype": self.dtype,
                 "num_points": len(points),
                 "level": level if math.isfinite(level) else None,
                 "num_components": tree.num_components(level) if math.isfinite(level) else 0,
@@ -327,7 +333,8 @@ class MergeTree(SearchingCallback):
     def _points(self, trainer: pl.Trainer, surface: LossSurface) -> dict[str, Tensor]:
         assert self._store is not None
         points: dict[str, Tensor] = {}
-        for name in _spread(list(self._snapshots), self.max_points):
+        kept = left(list(self._snapshots), self.keep, 2 * self.max_points)
+        for name in spread([name for name in kept if name in self._store], self.max_points):
             snapshot = self._store.open(name)
             if snapshot.content_hash != self._snapshots[name]:
                 raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
@@ -335,15 +342,9 @@ class MergeTree(SearchingCallback):
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, LevelSetConnectivity):
                 beside = other.companions()
-                for name in _spread(list(beside), self.max_points):
+                kept = left(other.companion_names(), self.keep, 2 * self.max_points)
+                for name in spread([name for name in kept if name in beside], self.max_points):
                     points[name] = surface.point(beside[name].load())
         for path, state in self._references.items():
             points[path] = surface.point(state)
         return points
-
-
-def _spread(names: list[str], count: int) -> list[str]:
-    """At most ``count`` of the names, evenly spread, with the first and the last."""
-    if len(names) <= count:
-        return names
-    return [names[round(place)] for place in np.linspace(0, len(names) - 1, count)]

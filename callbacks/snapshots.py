@@ -14,8 +14,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_landscape.attach.options import check_choice, check_count
+from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, default_name
+from lightning_landscape.callbacks.keeping import check_dtype, check_keep
+from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, StoredDtype, default_name
 
 
 class SnapshotRecorder(LandscapeCallback):
@@ -36,6 +38,8 @@ class SnapshotRecorder(LandscapeCallback):
             ``mode="max"``. Several passed at once share one snapshot; values that are not finite pass none.
         mode: ``"min"`` or ``"max"``. With ``"min"`` the metric's value becomes the snapshot's loss.
         name: leads the file names and sets apart recorders of one trainer with equal settings.
+        keep: ``"all"``: every snapshot stays on the disk; or a number: the last so many of this recorder.
+        dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; ``None``: all bits.
         on_error: ``"warn"``: a snapshot that cannot be saved, on a full disk say, becomes a warning; ``"raise"``: it
             ends the run.
 
@@ -57,7 +61,9 @@ class SnapshotRecorder(LandscapeCallback):
     place: ClassVar[str] = "snapshots"
     files: ClassVar[Literal["own", "shared", "none"]] = "shared"
 
-    _hashes: dict[str, str]  # what was saved, by name
+    _hashes: dict[str, str]  # what was saved and kept, by name
+    _folders: dict[str, str]  # where that is, if not in the folder of the run
+    _lost: set[str]  # what of it was gone when the run went on
     _passed: dict[float, str]  # thresholds, and the name of the snapshot that each gave
     _saved_at: tuple[int, int] | None  # epoch and step of the last one
     _last_value: Tensor | None  # of the monitored metric
@@ -72,6 +78,8 @@ class SnapshotRecorder(LandscapeCallback):
         mode: str = "min",
         name: str | None = None,
         on_error: OnError = "warn",
+        keep: Literal["all"] | int = "all",
+        dtype: StoredDtype | None = None,
     ) -> None:
         for argument, every in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
             if every is not None:
@@ -85,7 +93,11 @@ class SnapshotRecorder(LandscapeCallback):
         self.every_n_steps = every_n_steps
         self.monitor = monitor
         self.thresholds = () if thresholds is None else _checked_thresholds(thresholds)
+        check_keep(keep, ("all",))
+        check_dtype(dtype)
         self.mode = mode
+        self.keep = keep
+        self.dtype = dtype
         super().__init__(dirpath, name, on_error)
 
     @property
@@ -102,14 +114,17 @@ class SnapshotRecorder(LandscapeCallback):
 
     @property
     def snapshots(self) -> list[Snapshot]:
-        """What this recorder has saved, in the order of saving; in rank zero's process alone.
+        """What this recorder has saved and kept, in the order of saving; in rank zero's process alone.
+
+        A run that goes on in another folder lists those of the earlier folder too, as long as their files are there.
 
         Raises:
             SnapshotError: if a file is gone or unreadable, or holds other weights than were saved.
         """
         if self.store is None:
             return []
-        found = [self.store.open(name) for name in self._hashes]
+        there = [name for name in self._hashes if name not in self._lost]
+        found = [SnapshotStore(self._folders.get(name, self.store.dirpath)).open(name) for name in there]
         for snapshot in found:
             if snapshot.content_hash != self._hashes[snapshot.name]:
                 raise SnapshotError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
@@ -120,7 +135,7 @@ class SnapshotRecorder(LandscapeCallback):
     def forget(self) -> None:
         """Nothing saved, no threshold passed."""
         self.store: SnapshotStore | None = None
-        self._hashes = {}
+        self._hashes, self._folders, self._lost = {}, {}, set()
         self._passed = {}
         self._saved_at = None
         self._epoch = self._last_step = 0
@@ -131,8 +146,10 @@ class SnapshotRecorder(LandscapeCallback):
         """Goes on from a checkpoint; snapshots in a folder other than this run's are left where they are."""
         self._passed = dict(state["passed"])
         moved = state["folder"] != str(self.folder)
-        self._hashes = {} if moved else dict(state["snapshots"])
-        if moved and state["snapshots"]:
+        self._hashes = dict(state["snapshots"])
+        self._folders = dict.fromkeys(self._hashes, state["folder"]) if moved else {}
+        self._folders |= state.get("folders", {})
+        if moved and self._hashes:
             rank_zero_warn(
                 f"the snapshots of the resumed run are in {state['folder']}, and new ones go to {self.folder}: pass "
                 "dirpath=... to have them in one folder"
@@ -144,17 +161,32 @@ class SnapshotRecorder(LandscapeCallback):
         super().load_state_dict(renamed)
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
-        """Counts epochs and steps from the present ones."""
+        """Counts epochs and steps from the present ones, and finds the files of the other callbacks."""
+        self._shared = shared_weights(trainer)
+        self._others = [other for other in trainer.callbacks if isinstance(other, SnapshotRecorder)]  # type: ignore[attr-defined]
         self._epoch, self._last_step = trainer.current_epoch, trainer.global_step
 
     def open(self, folder: Path, resumed: bool) -> None:
-        """The folder of the snapshots."""
-        self.store = SnapshotStore(folder)
+        """The folder of the snapshots, and which of the earlier ones are there."""
+        store = self.store = SnapshotStore(folder, self._shared, self.dtype)
+        for name in [name for name in self._folders if name in store]:
+            if store.open(name).content_hash == self._hashes[name]:
+                del self._folders[name]  # the folder was moved with all that it holds
+        self._lost = {name for name in self._hashes if name not in SnapshotStore(self._folders.get(name, folder))}
+        if isinstance(self.keep, int):
+            self._hashes = {name: content for name, content in self._hashes.items() if name not in self._lost}
+        elif self._lost:
+            rank_zero_warn(
+                f"of the snapshots of the resumed run {', '.join(sorted(self._lost))} are gone: snapshots lists the "
+                "others. Put the files back where they were to have them listed"
+            )
 
     def state(self) -> dict[str, Any]:
         """Names and hashes of what was saved, and the thresholds passed; plain data."""
         passed = [[threshold, name] for threshold, name in self._passed.items()]
-        return {"snapshots": dict(self._hashes), "passed": passed}
+        return {"snapshots": dict(self._hashes), "passed": passed} | (
+            {"folders": dict(self._folders)} if self._folders else {}
+        )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -244,9 +276,26 @@ class SnapshotRecorder(LandscapeCallback):
         snapshot = self.attempt(save, self.warning(f"SnapshotRecorder could not save {name}", None))
         if snapshot is None:
             return False
+        self._hashes = {other: content for other, content in self._hashes.items() if other != name}
         self._hashes[name] = snapshot.content_hash
+        self._folders.pop(name, None)
+        self._lost.discard(name)
+        self.attempt(self._prune, self.warning("SnapshotRecorder could not remove old snapshots", None))
         self._saved_at = (self._epoch, step)
         return True
+
+    def _prune(self) -> None:
+        """Removes what is older than ``keep`` allows, where no other recorder keeps it."""
+        assert self.store is not None
+        if self.keep == "all":
+            return
+        for name in list(self._hashes)[: -self.keep]:
+            beside = any(
+                other is not self and other.folder == self.folder and name in other._hashes for other in self._others
+            )
+            if name not in self._folders and not beside and name in self.store:
+                self.store.delete(name)
+            del self._hashes[name]
 
     def _is_training(self, trainer: pl.Trainer) -> bool:
         return self.active and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

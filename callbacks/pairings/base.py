@@ -96,6 +96,10 @@ class Pairing(ABC):
     def record(self, snapshot: Snapshot) -> None:  # noqa: B027 - most need no note
         """Takes note of the snapshot of the present weights, after the check."""
 
+    def needed(self) -> set[str] | None:
+        """Names of the snapshots that :meth:`partner` will ask for; ``None``: of all, so that none is removed."""
+        return None
+
     def companions(self) -> Mapping[str, nn.Module]:
         """Models of its own that are saved at each check, by what leads the names of their snapshots."""
         return {}

@@ -36,6 +36,10 @@ class _Remembered(Pairing):
             )
         return snapshot.load()
 
+    def needed(self) -> set[str]:
+        """The one that the next check compares with."""
+        return set() if self._name is None else {self._name}
+
     def state_dict(self) -> dict[str, Any]:
         return {"name": self._name, "hash": self._hash}
 

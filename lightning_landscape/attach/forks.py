@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.storage.atomic import replacing
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.snapshots import SharedWeights, SnapshotStore
 
 
 class Moment(NamedTuple):
@@ -33,11 +33,12 @@ class KeptMoments:
 
     Args:
         folder: where the files are.
+        shared: files of other snapshots of the run, of which the weights are links.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: SharedWeights | None = None) -> None:
         self._folder = folder
-        self._store = SnapshotStore(folder)
+        self._store = SnapshotStore(folder, shared)
 
     def keep(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> str:
         """Writes the present moment, and returns the content hash of its weights."""

@@ -71,3 +71,35 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def link(source: Path, path: Path) -> bool:
+    """Has ``path`` be a further name of the file ``source``; one that is there already is replaced in one step.
+
+    Returns:
+        Whether it is: not where the disk has no hard links, or ``source`` lies on another one.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> source = Path(mkdtemp()) / "weights"
+        >>> source.touch()
+        >>> link(source, source.with_name("again")), source.stat().st_nlink
+        (True, 2)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path.parent, f"{path.suffix}.tmp")
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        if os.path.samefile(source, path):
+            return True
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}.tmp")
+        try:
+            os.link(source, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError:
+        return False
+    _sync_folder(path.parent)
+    return True
