@@ -12,6 +12,9 @@ from lightning_landscape.attach.plan import Plan
 from lightning_landscape.finders import Budget, PathFinder
 from lightning_landscape.surface import LossSurface
 
+_SHORT = 400  # batches; a run of fewer is over before checks that wait would come
+_PLAIN = 16  # evaluations of E that are allowed where nothing waits, the comparison of a state's buffers included
+
 
 class Account:
     """Work in training steps, of which a forward pass is a third: each batch of training earns a share of one.
@@ -48,7 +51,8 @@ class Account:
 
     def budget(self, already: float = 0.0, max_seconds: float | None = None) -> Budget:
         """What may be spent now, less what was computed ``already``."""
-        return Budget(None if self.overhead is None else max(0.0, self.earned - already), max_seconds)
+        limit = max(self.earned, self.minimum) - already
+        return Budget(None if self.overhead is None else max(0.0, limit), max_seconds)
 
     def of_each(self, count: int) -> Budget:
         """What each of so many searches may spend, of all that training has earned."""
@@ -68,8 +72,9 @@ class Account:
     def waits(self, trainer: pl.Trainer, module: pl.LightningModule, finder: PathFinder, surface: LossSurface) -> bool:
         """Whether a check has to wait until training has paid for a straight line.
 
-        Where the whole run does not earn one, none waits: each may measure the coarse line, its ``minimum``. Which of
-        the two it is, and what the first check takes, is said before it starts.
+        Where the whole run does not earn one, or is too short to wait for anything (fewer than 400 batches), none
+        waits: each may verify a line that is plainly below or above the level, its ``minimum``. Which of the two it
+        is, and what the first check takes, is said before it starts.
         """
         self.minimum = self._latest = 0.0
         if self.overhead is None:
@@ -83,13 +88,13 @@ class Account:
             )
             return False
         planned = self._planned(trainer, module)
-        if self.overhead * planned >= surface.preparation.total + price:
+        if planned >= _SHORT and self.overhead * planned >= surface.preparation.total + price:
             return True
-        self.minimum = price
+        self.minimum = _PLAIN * surface.evaluation_passes / 3
         self._tell(
-            f"overhead={self.overhead} of {planned:g} batches of training does not pay for one check, which takes "
-            f"{price:.0f} training steps of work: each measures the straight line alone, and exceeds it; pass a larger "
-            "overhead or fewer num_batches, or train longer"
+            f"{planned:g} batches of training are too few for overhead={self.overhead} to pay for checks of "
+            f"{price:.0f} training steps of work: each may take {self.minimum:.0f}, for the straight line, and exceeds it; pass a "
+            "larger overhead or fewer num_batches, or train longer"
         )
         return False
 
@@ -113,13 +118,13 @@ class Account:
     def _planned(self, trainer: pl.Trainer, module: pl.LightningModule) -> float:
         """The batches that the run will train on; a stream without a length goes on as it did so far."""
         plan = Plan.of(trainer, module)
-        epoch = trainer.num_training_batches
-        if math.isinf(epoch):
-            epoch = self.batches / (trainer.current_epoch + 1)
-        return min(plan.epochs * epoch, plan.steps)
+        if plan.endless or math.isinf(plan.epochs):
+            return plan.steps
+        if math.isinf(trainer.num_training_batches):
+            return min(plan.epochs * self.batches / (trainer.current_epoch + 1), plan.steps)
+        return plan.epochs * trainer.num_training_batches
 
     def _tell(self, estimate: str) -> None:
         if not self._told:
             self._told = True
             rank_zero_info(f"landscape: {estimate}")
-

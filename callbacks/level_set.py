@@ -53,7 +53,7 @@ class LevelSetConnectivity(FollowingCallback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
         overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
-            that pays for the straight line; where the whole run never does, it measures that alone (``minimum`` in
+            that pays for the straight line; in a run too short for it, each may measure the line (``minimum`` in
             the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
