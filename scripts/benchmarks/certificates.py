@@ -54,10 +54,11 @@ def row(net: str) -> str:
 def data(net: str) -> tuple[Tensor, Tensor]:
     """Images and labels that a network is trained on, the first of which define E."""
     module = (
-        MNISTDataModule(os.environ.get("LANDSCAPE_DATA", "data"), batch_size=2048)
+        MNISTDataModule(batch_size=2048, source=os.environ.get("LANDSCAPE_DATA"))
         if net.startswith("mnist")
         else DigitsDataModule(batch_size=1024)
     )
+    torch.manual_seed(0)  # the training loader shuffles
     module.prepare_data()
     module.setup("fit")
     images, labels = (
