@@ -93,8 +93,8 @@ class Account:
         self.minimum = _PLAIN * surface.evaluation_passes / 3
         self._tell(
             f"{planned:g} batches of training are too few for overhead={self.overhead} to pay for checks of "
-            f"{price:.0f} training steps of work: each may take {self.minimum:.0f}, for the straight line, and exceeds it; pass a "
-            "larger overhead or fewer num_batches, or train longer"
+            f"{price:.0f} training steps of work: each may take {self.minimum:.0f}, for the straight line, and exceeds "
+            "it; pass a larger overhead or fewer num_batches, or train longer"
         )
         return False
 
