@@ -52,8 +52,9 @@ class LevelSetConnectivity(FollowingCallback):
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
-        overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
-            The straight line, its own measurement and the twin's training come on top.
+        overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
+            that pays for the straight line; in a run too short for it, each may measure the line (``minimum`` in
+            the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
@@ -92,7 +93,7 @@ class LevelSetConnectivity(FollowingCallback):
     record: ClassVar[str] = "checks.jsonl"
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
-        *("num_beads", "gradient_steps", "seconds"),
+        *("num_beads", "gradient_steps", "seconds", "overhead"),
     )
 
     _checks: int  # made so far
@@ -255,7 +256,6 @@ class LevelSetConnectivity(FollowingCallback):
         """A check, on rank zero; its numbers on every rank."""
         what = f"check {self._checks + 1} of LevelSetConnectivity"
         row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
-        self._batches_seen = 0
         if row is not None:
             self._checks, self._values = row["check"], self.scalars(row)
             if self.every_n_steps is not None:
@@ -281,6 +281,8 @@ class LevelSetConnectivity(FollowingCallback):
                 "keep": self.keep,
                 "dtype": self.dtype,
                 **connection.to_dict(),
+                **self._account.row(),
+                "twin_work": self._account.batches if self.accompanied else 0,
                 "conclusion": conclusion(connection),
             }
             # A full disk or a logger's service must not end training either.
@@ -293,10 +295,13 @@ class LevelSetConnectivity(FollowingCallback):
     def _compare(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int, number: int
     ) -> Connection | None:
-        """Keeps the present weights and joins them with their partner; ``None`` while there is none."""
+        """Keeps the present weights and joins them with their partner; ``None`` while there is none, or it waits."""
         assert self._store is not None
         assert self._pairing is not None
         self._present = None
+        ready = not self._pairing.missing()
+        if ready and self._account.waits(trainer, pl_module, self.finder, self.present_surface(pl_module)):
+            return None
         # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
         self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
         snapshot = self.save(pl_module, trainer.global_step, epoch)
@@ -312,16 +317,14 @@ class LevelSetConnectivity(FollowingCallback):
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
         require_equal_frozen(pl_module, partner)
         surface = self.present_surface(pl_module)
-        with self.progress(trainer, title) as progress:
-            return self.finder.connect(
-                surface,
-                surface.point(partner),
-                surface.point(),
-                level=self.level,
-                margin=self.margin,
-                budget=self.allowance(self._batches_seen, self.max_seconds),
-                progress=progress,
-            )
+        try:
+            other = surface.point(partner)
+            budget = self._account.budget(surface.work.total, self.max_seconds)
+            with self.progress(trainer, title) as progress:
+                options: dict[str, Any] = {"level": self.level, "margin": self.margin, "budget": budget}
+                return self.finder.connect(surface, other, surface.point(), progress=progress, **options)
+        finally:
+            self._account.spend(surface.work.total)
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
         assert self._log is not None  # the record first, it is the result; then figures and loggers

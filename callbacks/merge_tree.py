@@ -290,7 +290,7 @@ class MergeTree(KeepingCallback):
                 self.finder,
                 pairs=self.pairs,
                 margin=self.margin,
-                budget=self.allowance(self._batches_seen / max(1, len(self._snapshots))),
+                budget=self._account.of_each(len(self._snapshots)),
                 progress=progress,
                 record=KeyedRows(folder / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),

@@ -73,7 +73,7 @@ class Reason(StrEnum):
         return _WORDS[self]
 
 
-_WORDS = {
+_WORDS: dict[str, str] = {
     Reason.ENDPOINT: "level below an end",
     Reason.DEPTH: "depth limit reached",
     Reason.BEAD: "a bead stayed above the level",
@@ -96,7 +96,7 @@ def outcome(verdict: str, reason: str | None) -> str:
     """
     if reason is None:
         return Verdict(verdict).value
-    return f"undecided: {Reason(reason).words}"
+    return f"undecided: {_WORDS.get(reason, reason)}"
 
 
 @dataclass(frozen=True)
