@@ -20,6 +20,7 @@ from lightning_landscape.callbacks.following import FollowingCallback
 from lightning_landscape.callbacks.keeping import Keep
 from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
+from lightning_landscape.callbacks.settling import movement
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
@@ -37,9 +38,11 @@ class LevelSetConnectivity(FollowingCallback):
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
     training loss stays below a level, if the finder finds one. The result is logged as
     ``landscape/connected``, ``height``, ``barrier``, ``linear_barrier``, ``normalized_length``, ``num_beads``,
-    ``gradient_steps`` and ``seconds`` (all under ``landscape/``, or ``landscape/<name>/``), written to
+    ``gradient_steps``, ``seconds``, ``distance``, ``relative_distance``, ``level``, ``loss_a``, ``loss_b`` and
+    ``settled`` (all under ``landscape/``, or ``landscape/<name>/``), written to
     ``dirpath/checks.jsonl`` and drawn beside it. ``ModelCheckpoint(monitor="landscape/barrier")`` works; before
-    the first check the values are NaN, which ModelCheckpoint ranks last (give EarlyStopping ``check_finite=False``).
+    the first check the values are NaN, which ModelCheckpoint ranks last, and ``settled`` is 0. ``EarlyStopping(
+    "landscape/settled", mode="max", stopping_threshold=0.5, patience=10**6)`` ends a run that has settled.
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback.
@@ -94,6 +97,7 @@ class LevelSetConnectivity(FollowingCallback):
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
         *("num_beads", "gradient_steps", "seconds", "overhead"),
+        *("distance", "relative_distance", "level", "loss_a", "loss_b", "settled"),
     )
 
     _checks: int  # made so far
@@ -201,12 +205,13 @@ class LevelSetConnectivity(FollowingCallback):
         super().forget()
         self._checks = 0
         self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
+        self._values[f"{self._prefix}/settled"] = 0.0  # never NaN, for EarlyStopping
         self._pairing = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the latest values; the pairing takes its own part."""
         super().restore(state)
-        self._checks, self._values = state["checks"], state["values"]
+        self._checks, self._values = state["checks"], self._values | state["values"]
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Makes the pairing ready, and shows the latest values from the first step on."""
@@ -285,6 +290,7 @@ class LevelSetConnectivity(FollowingCallback):
                 "twin_work": self._account.batches if self.accompanied else 0,
                 "conclusion": conclusion(connection),
             }
+            row |= movement(self.rows, row, connection)
             # A full disk or a logger's service must not end training either.
             self.attempt(
                 lambda: self._publish(trainer, row, connection),

@@ -188,7 +188,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest(
 def test_a_command_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["xyz"])
-    assert "give one of fit, validate, test, predict, connect, components" in capsys.readouterr().err
+    assert "give one of fit, validate, test, predict, connect, average, components" in capsys.readouterr().err
 
 
 def test_the_version_is_that_of_pyproject(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

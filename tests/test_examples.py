@@ -114,6 +114,14 @@ def test_landscape_connect(run: Run) -> None:
     assert json.loads(Path("results/connect/connection.json").read_text())["verdict"] == "connected"
 
 
+def test_landscape_average(run: Run) -> None:
+    printed = run("landscape_average")
+    assert "Exit code 0: written. You may average" in printed
+    ((mean, best),) = numbers(r"The loss of the average is ([\d.]+), of the best checkpoint ([\d.]+)\.", printed)
+    assert mean <= 1.01 * best
+    assert Path("results/average.ckpt").is_file()
+
+
 def test_landscape_components(run: Run) -> None:
     printed = run("landscape_components")
     assert "In a shell: PYTHONPATH=examples landscape components results/seed1 results/seed2 --config" in printed
