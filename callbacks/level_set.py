@@ -19,19 +19,18 @@ from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.pairings import PairChoice, Pairing, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
-from lightning_landscape.callbacks.searching import SearchingCallback
+from lightning_landscape.callbacks.recording import RecordingCallback
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import check_table
-from lightning_landscape.storage.rows import NumberedRows
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore, default_name
+from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, default_name
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class LevelSetConnectivity(SearchingCallback):
+class LevelSetConnectivity(RecordingCallback):
     """Checks during training whether pairs of models lie in one connected level set of the loss.
 
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
@@ -86,18 +85,17 @@ class LevelSetConnectivity(SearchingCallback):
     """
 
     place: ClassVar[str] = "landscape"
-    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
+    rows_file: ClassVar[str] = "checks.jsonl"
+    counted: ClassVar[str] = "checks"
+    keeps: ClassVar[tuple[str, ...]] = ("checks.jsonl", "snapshots", "profile-*.png", "history.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
         *("num_beads", "gradient_steps", "seconds"),
     )
 
-    _checks: int  # made so far
     _values: dict[str, float]  # what the last check logged
     _pairing: Pairing | None  # of the fit
-    _known: Partner | None  # from elsewhere; on rank zero, as are the next two
-    _store: SnapshotStore | None
-    _log: NumberedRows | None
+    _known: Partner | None  # from elsewhere; on rank zero
 
     def __init__(
         self,
@@ -156,11 +154,6 @@ class LevelSetConnectivity(SearchingCallback):
         """Names this callback's state in a checkpoint."""
         return self._generate_state_key(pairs=self.pairs, **self.rhythm, name=self.name)
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``checks.jsonl`` so far, in rank zero's process."""
-        return self._log.rows if self._log is not None else []
-
     def summary(self) -> RenderableType:
         """The table of all checks and where the files are, for printing with rich."""
         return Group(check_table(self.rows), f"Figures, checks.jsonl and snapshots: {self.folder}")
@@ -186,14 +179,13 @@ class LevelSetConnectivity(SearchingCallback):
     def forget(self) -> None:
         """No check made, nothing to compare with."""
         super().forget()
-        self._checks = 0
         self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
-        self._pairing = self._store = self._log = None
+        self._pairing = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the latest values; the pairing takes its own part."""
         super().restore(state)
-        self._checks, self._values = state["checks"], state["values"]
+        self._values = state["values"]
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Makes the pairing ready, and shows the latest values from the first step on."""
@@ -213,22 +205,34 @@ class LevelSetConnectivity(SearchingCallback):
         if self._known is not None:
             surface.point(self._known)
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record, and looks for the snapshot of an earlier check."""
+    def open(self, folder: Path, resumed: bool) -> Any:
+        """Starts or resumes the record, and looks for the snapshot of an earlier check; whether it is gone."""
+        super().open(folder, resumed)
+        pairing, store = self._pairing, self._store
+        assert pairing is not None
+        assert store is not None
+
+        def look() -> bool:
+            pairing.partner(store)
+            return False
+
+        def missed(error: Exception) -> bool:
+            if not isinstance(error, SnapshotError):
+                raise error
+            rank_zero_warn(f"{error}: the next check compares with nothing, and later ones with its weights")
+            return True
+
+        return self.attempt(look, missed)
+
+    def lose(self, gone: Any) -> None:
+        """Begins to compare anew."""
         assert self._pairing is not None
-        self._store = SnapshotStore(folder / "snapshots")
-        self._log = NumberedRows(folder / "checks.jsonl")
-        if resumed:
-            self._log.resume(self._checks)
-        else:
-            self._log.start()
-        self._pairing.partner(self._store)
+        self._pairing.lose()
 
     def state(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
         assert self._pairing is not None
-        own = {"checks": self._checks, "values": dict(self._values), "pairing": self._pairing.state_dict()}
-        return super().state() | own
+        return super().state() | {"values": dict(self._values), "pairing": self._pairing.state_dict()}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -270,18 +274,19 @@ class LevelSetConnectivity(SearchingCallback):
 
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
-        what = f"check {self._checks + 1} of LevelSetConnectivity"
+        what = f"check {self._made + 1} of LevelSetConnectivity"
         row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
         self._batches_seen = 0
         if row is not None:
-            self._checks, self._values = row["check"], self.scalars(row)
+            self._made, self._values = row["check"], self.scalars(row)
+            self._epochs_of.append(epoch)
             if self.every_n_steps is not None:
                 self.expose(trainer, self._values)  # for who monitors by the step
             if row["reason"] == Reason.ERROR:
                 rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
 
     def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, Any] | None:
-        number = self._checks + 1
+        number = self._made + 1
         with isolated_rng((self.seed + 7919 * number) % 2**32):
             connection = self.attempt(lambda: self._compare(trainer, pl_module, epoch, number), Connection.failed)
             if connection is None:
@@ -309,13 +314,12 @@ class LevelSetConnectivity(SearchingCallback):
         """Keeps the present weights and joins them with their partner; ``None`` while there is none."""
         assert self._store is not None
         assert self._pairing is not None
-        snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=epoch)
+        beside = {f"{lead}-": module for lead, module in self._pairing.companions().items()}
+        snapshot = self.save(trainer, {"": pl_module, **beside}, epoch)
         try:
             partner = self._pairing.partner(self._store)
         finally:
             self._pairing.record(snapshot)
-        for leading, companion in self._pairing.companions().items():
-            self._store.save(companion, step=snapshot.step, epoch=epoch, name=f"{leading}-{snapshot.name}")
         return None if partner is None else self._connect(trainer, pl_module, partner, f"landscape check {number}")
 
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
@@ -333,8 +337,8 @@ class LevelSetConnectivity(SearchingCallback):
             )
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
-        assert self._log is not None  # the record first, it is the result; then figures and loggers
-        self._log.append(row)
+        self.append(trainer, row)  # the record first, it is the result; then figures and loggers
+        assert self._log is not None
         folder, failed = self._log.path.parent, connection.reason is Reason.ERROR
         figures = {"history": history_figure(self._log.rows)}
         if not failed:

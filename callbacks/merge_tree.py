@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
 from torch import Tensor
 
@@ -20,20 +21,21 @@ from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.pairings.reference import read_partner
-from lightning_landscape.callbacks.searching import SearchingCallback
+from lightning_landscape.callbacks.recording import RecordingCallback
 from lightning_landscape.components.heights import PairChoice, search_heights
 from lightning_landscape.connection import level_above
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
-from lightning_landscape.storage.rows import KeyedRows, NumberedRows
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.plain_files import shown
+from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.storage.snapshots import SnapshotError
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class MergeTree(SearchingCallback):
+class MergeTree(RecordingCallback):
     """Joins snapshots of a run by paths of low loss, and counts the components of the level sets they lie in.
 
     At the end of every n-th epoch a snapshot is saved. When training ends, the snapshots, those of the twin of
@@ -87,7 +89,10 @@ class MergeTree(SearchingCallback):
 
     examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
-    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
+    rows_file: ClassVar[str] = "trees.jsonl"
+    counted: ClassVar[str] = "trees"
+    works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
+    keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         "num_points",
         "level",
@@ -99,11 +104,8 @@ class MergeTree(SearchingCallback):
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
-    _trees: int  # computed so far
     _treed: int  # snapshots there were when the last tree was computed
-    _references: dict[str, Partner]  # on rank zero, as are the next two
-    _store: SnapshotStore | None
-    _log: NumberedRows | None
+    _references: dict[str, Partner]  # on rank zero
 
     def __init__(
         self,
@@ -164,11 +166,6 @@ class MergeTree(SearchingCallback):
         """Names this callback's state in a checkpoint."""
         return self._generate_state_key(**self.rhythm, name=self.name)
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``trees.jsonl`` so far, in rank zero's process."""
-        return self._log.rows if self._log is not None else []
-
     def summary(self) -> RenderableType:
         """The merges of the latest tree and where the files are, for printing with rich."""
         place = f"Merge tree, trees.jsonl and snapshots: {self.folder}"
@@ -181,14 +178,13 @@ class MergeTree(SearchingCallback):
         super().forget()
         self._snapshots = {}
         self._references = {}
-        self._trees = self._treed = 0
+        self._treed = 0
         self.tree: components.MergeTree | None = None
-        self._store = self._log = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the snapshots there were."""
         super().restore(state)
-        self._snapshots, self._trees = dict(state["snapshots"]), state["trees"]
+        self._snapshots = dict(state["snapshots"])
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Reads the references: now is the time to find another architecture."""
@@ -206,18 +202,26 @@ class MergeTree(SearchingCallback):
         known = len(self._snapshots) + len(self.references) + any(other.accompanied for other in others)
         return max(0, 2 - known)
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record."""
-        self._store = SnapshotStore(folder / "snapshots")
-        self._log = NumberedRows(folder / "trees.jsonl")
-        if resumed:
-            self._log.resume(self._trees)
-        else:
-            self._log.start()
+    def open(self, folder: Path, resumed: bool) -> Any:
+        """Starts or resumes the record; names of the snapshots that are gone."""
+        super().open(folder, resumed)
+        gone = [name for name, content in self._snapshots.items() if not self._is_there(name, content)]
+        if not gone:
+            return None
+        what = f"{shown(folder / 'snapshots')} lacks {', '.join(gone)}"
+        if self.on_error == "raise":
+            raise SnapshotError(f"{what}: put the files back, or pass the dirpath= that they are in now")
+        rank_zero_warn(f"{what}: the trees of this run are without them")
+        return gone
+
+    def lose(self, gone: Any) -> None:
+        """Trees without these snapshots."""
+        for name in gone:
+            del self._snapshots[name]
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
-        return super().state() | {"snapshots": dict(self._snapshots), "trees": self._trees}
+        return super().state() | {"snapshots": dict(self._snapshots)}
 
     def release(self) -> None:
         """Frees the surface's copy of the module, and the references."""
@@ -244,8 +248,7 @@ class MergeTree(SearchingCallback):
         """Saves a snapshot on rank zero; whether it could, on every rank."""
 
         def save() -> dict[str, str]:
-            assert self._store is not None
-            snapshot = self._store.save(pl_module, step=trainer.global_step, epoch=epoch)
+            snapshot = self.save(trainer, {"": pl_module}, epoch)
             return {snapshot.name: snapshot.content_hash}
 
         failed: dict[str, str] = {}
@@ -265,12 +268,12 @@ class MergeTree(SearchingCallback):
         scalars = on_rank_zero(trainer, lambda: self.attempt(compute, warning), f"the merge tree after epoch {epoch}")
         self._treed = len(self._snapshots)
         if scalars is not None:
-            self._trees += 1
+            self._made += 1
+            self._epochs_of.append(epoch)
             self.expose(trainer, scalars)
 
     def _grow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, float] | None:
         assert self._log is not None
-        folder = self._log.path.parent
         surface = self.present_surface(pl_module)
         points = self._points(trainer, surface)
         if not points:
@@ -284,15 +287,16 @@ class MergeTree(SearchingCallback):
                 margin=self.margin,
                 budget=self.allowance(self._batches_seen / max(1, len(self._snapshots))),
                 progress=progress,
-                record=KeyedRows(folder / "pairs.jsonl"),
+                record=KeyedRows(self._log.path.parent / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
             )
         self.tree = tree = found.tree()
-        number = self._trees + 1
+        number = self._made + 1
         level = self._level_of(tree)
         joined = len(tree.merges) == np.isfinite(tree.losses).sum() - 1
         counts = tree.num_components(tree.levels())
-        self._log.append(
+        self.append(
+            trainer,
             {
                 "check": number,
                 "epoch": epoch,
@@ -307,12 +311,19 @@ class MergeTree(SearchingCallback):
                 "gradient_steps": sum(row["gradient_steps"] for row in found.rows),
                 "seconds": sum(row["seconds"] for row in found.rows),
                 "tree": tree.to_dict(),
-            }
+            },
         )
         figure = tree_figure(tree, f"merge tree after epoch {epoch}")
-        save_figure(figure, folder / f"tree-{number:04d}.png")
+        save_figure(figure, self._log.path.parent / f"tree-{number:04d}.png")
         self.publish(trainer, self._log.rows, number, trainer.global_step, {"tree": figure})
         return self.scalars(self._log.rows[-1])
+
+    def _is_there(self, name: str, content: str) -> bool:
+        assert self._store is not None
+        try:
+            return self._store.open(name).content_hash == content
+        except SnapshotError:
+            return False
 
     def _level_of(self, tree: components.MergeTree) -> float:
         finite = tree.losses[np.isfinite(tree.losses)]

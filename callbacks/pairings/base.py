@@ -96,6 +96,9 @@ class Pairing(ABC):
     def record(self, snapshot: Snapshot) -> None:  # noqa: B027 - most need no note
         """Takes note of the snapshot of the present weights, after the check."""
 
+    def lose(self) -> None:  # noqa: B027 - most look for nothing
+        """Goes on, on every rank, without the snapshot that :meth:`partner` did not find as a run was resumed."""
+
     def companions(self) -> Mapping[str, nn.Module]:
         """Models of its own that are saved at each check, by what leads the names of their snapshots."""
         return {}

@@ -36,6 +36,10 @@ class _Remembered(Pairing):
             )
         return snapshot.load()
 
+    def lose(self) -> None:
+        """Compares with the next snapshot that is recorded."""
+        self._name = self._hash = None
+
     def state_dict(self) -> dict[str, Any]:
         return {"name": self._name, "hash": self._hash}
 
