@@ -15,7 +15,11 @@ from torch import Tensor
 
 from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.storage.named_tensors import content_hash, module_state
+from lightning_landscape.storage.plain_files import shown
+from lightning_landscape.storage.run_folders import differs, is_later, link_snapshots
 from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, default_name
+from lightning_landscape.storage.tensor_files import SUFFIX
 
 
 class SnapshotRecorder(LandscapeCallback):
@@ -56,6 +60,8 @@ class SnapshotRecorder(LandscapeCallback):
 
     place: ClassVar[str] = "snapshots"
     files: ClassVar[Literal["own", "shared", "none"]] = "shared"
+
+    keeps: ClassVar[tuple[str, ...]] = (f"*epoch=[0-9]*-step=[0-9]*{SUFFIX}",)
 
     _hashes: dict[str, str]  # what was saved, by name
     _passed: dict[float, str]  # thresholds, and the name of the snapshot that each gave
@@ -147,9 +153,33 @@ class SnapshotRecorder(LandscapeCallback):
         """Counts epochs and steps from the present ones."""
         self._epoch, self._last_step = trainer.current_epoch, trainer.global_step
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """The folder of the snapshots."""
-        self.store = SnapshotStore(folder)
+    def beyond(self, folder: Path, state: dict[str, Any], step: int) -> bool:
+        """Whether snapshots of later steps are there."""
+        return is_later(SnapshotStore(folder), step)
+
+    def open(self, folder: Path, resumed: bool) -> Any:
+        """The folder of the snapshots; names of those that are gone."""
+        self.store = store = SnapshotStore(folder)
+        gone = [name for name, content in self._hashes.items() if name not in store or differs(store, name, content)]
+        if not gone:
+            return None
+        what = f"{shown(folder)} lacks the snapshots {', '.join(gone)} of this run"
+        if self.on_error == "raise":
+            raise SnapshotError(f"{what}: put the files back, or pass the dirpath= that they are in now")
+        rank_zero_warn(f"{what}: they are left out")
+        return gone
+
+    def lose(self, gone: Any) -> None:
+        """These snapshots are left out."""
+        for name in gone:
+            del self._hashes[name]
+
+    def move(self, folder: Path, step: int) -> None:
+        """The snapshots so far are linked."""
+        assert self.store is not None
+        store = SnapshotStore(folder)
+        link_snapshots(self.store, store, lambda snapshot: snapshot.name in self._hashes and snapshot.step <= step)
+        self.store = store
 
     def state(self) -> dict[str, Any]:
         """Names and hashes of what was saved, and the thresholds passed; plain data."""
@@ -234,12 +264,14 @@ class SnapshotRecorder(LandscapeCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, value: float | None, metadata: dict[str, Any]
     ) -> bool:
         """Whether the snapshot is there: a full disk must not end training."""
-        store, step, name = self.store, trainer.global_step, self._file_name(trainer)
-        assert store is not None
+        step, name = trainer.global_step, self._file_name(trainer)
         loss = value if self.mode == "min" else None
 
         def save() -> Snapshot | None:
-            return store.save(pl_module, step=step, epoch=self._epoch, loss=loss, name=name, metadata=metadata)
+            assert self.store is not None
+            if name in self.store and differs(self.store, name, content_hash(module_state(pl_module))):
+                self.part(trainer, step - 1, f"the weights at step {step} are not those that were saved there before")
+            return self.store.save(pl_module, step=step, epoch=self._epoch, loss=loss, name=name, metadata=metadata)
 
         snapshot = self.attempt(save, self.warning(f"SnapshotRecorder could not save {name}", None))
         if snapshot is None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.storage.atomic import replacing
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.named_tensors import content_hash, module_state
+from lightning_landscape.storage.run_folders import differs, is_later, link, link_snapshots
+from lightning_landscape.storage.snapshots import SnapshotError, SnapshotStore
 
 
 class Moment(NamedTuple):
@@ -48,6 +50,35 @@ class KeptMoments:
             module, step=step, epoch=trainer.current_epoch, name=_name(step), metadata={"eval": asleep}
         )
         return snapshot.content_hash
+
+    def gone(self, forks: Mapping[int, str]) -> list[int]:
+        """The steps of those moments, given by content hash, that are not there."""
+        return [step for step, content in forks.items() if not self._is_there(step, content)]
+
+    def is_later(self, step: int) -> bool:
+        """Whether a moment after this step is there."""
+        return is_later(self._store, step)
+
+    def differs(self, module: pl.LightningModule, step: int) -> bool:
+        """Whether other weights than the module's are kept of this step."""
+        name = _name(step)
+        return name in self._store and differs(self._store, name, content_hash(module_state(module)))
+
+    def linked(self, folder: Path, last: int) -> KeptMoments:
+        """These moments, up to a step, in another folder too."""
+        there = KeptMoments(folder)
+        link_snapshots(self._store, there._store, lambda snapshot: snapshot.step <= last)
+        for snapshot in there._store:
+            path = self._optimizer_file(snapshot.step)
+            if path.exists():
+                link(path, there._optimizer_file(snapshot.step))
+        return there
+
+    def _is_there(self, step: int, content: str) -> bool:
+        try:
+            return self._store.open(_name(step)).content_hash == content and self._optimizer_file(step).is_file()
+        except SnapshotError:
+            return False
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """The tensors of a moment alone."""

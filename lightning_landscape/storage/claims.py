@@ -85,9 +85,12 @@ class Claim:
         path = self.folder.resolve() / LOCK
         if self._holders or _held.pop(path, None) is None:
             return
-        if remove:
+        if remove and os.name != "nt":  # while it is locked: closed, it may be another run's
             path.unlink(missing_ok=True)
         os.close(self._handle)
+        if remove and os.name == "nt":  # Windows removes no open file, and refuses one that another run has
+            with contextlib.suppress(PermissionError):
+                path.unlink(missing_ok=True)
         if remove and self._made:
             with contextlib.suppress(OSError):  # something was written
                 self.folder.rmdir()

@@ -221,6 +221,9 @@ class KeyedRows:
             if file == self.path:
                 self._own, self._size = rows, size
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def get(self, key: str) -> Row | None:
         """The row of this key, ``None`` if there is none."""
         return self._all.get(key)
