@@ -52,8 +52,8 @@ class LevelSetConnectivity(RecordingCallback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
         overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
-            The straight line, its own measurement and the twin's training come on top. So does one snapshot
-            of the weights a check, two with a twin; they are kept.
+            The straight line, its own measurement, the twin's training and the snapshots (one a check, two with a
+            twin; they are kept) come on top.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
@@ -208,21 +208,16 @@ class LevelSetConnectivity(RecordingCallback):
     def open(self, folder: Path, resumed: bool) -> Any:
         """Starts or resumes the record, and looks for the snapshot of an earlier check; whether it is gone."""
         super().open(folder, resumed)
-        pairing, store = self._pairing, self._store
-        assert pairing is not None
-        assert store is not None
-
-        def look() -> bool:
-            pairing.partner(store)
-            return False
-
-        def missed(error: Exception) -> bool:
-            if not isinstance(error, SnapshotError):
-                raise error
+        assert self._pairing is not None
+        assert self._store is not None
+        try:
+            self._pairing.partner(self._store)
+        except SnapshotError as error:
+            if self.on_error == "raise":
+                raise
             rank_zero_warn(f"{error}: the next check compares with nothing, and later ones with its weights")
             return True
-
-        return self.attempt(look, missed)
+        return None
 
     def lose(self, gone: Any) -> None:
         """Begins to compare anew."""

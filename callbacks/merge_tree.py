@@ -30,7 +30,8 @@ from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.rows import KeyedRows
-from lightning_landscape.storage.snapshots import SnapshotError
+from lightning_landscape.storage.run_folders import lacking
+from lightning_landscape.storage.snapshots import SnapshotError, SnapshotStore
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
@@ -205,7 +206,7 @@ class MergeTree(RecordingCallback):
     def open(self, folder: Path, resumed: bool) -> Any:
         """Starts or resumes the record; names of the snapshots that are gone."""
         super().open(folder, resumed)
-        gone = [name for name, content in self._snapshots.items() if not self._is_there(name, content)]
+        gone = lacking(SnapshotStore(folder / "snapshots"), self._snapshots)
         if not gone:
             return None
         what = f"{shown(folder / 'snapshots')} lacks {', '.join(gone)}"
@@ -317,13 +318,6 @@ class MergeTree(RecordingCallback):
         save_figure(figure, self._log.path.parent / f"tree-{number:04d}.png")
         self.publish(trainer, self._log.rows, number, trainer.global_step, {"tree": figure})
         return self.scalars(self._log.rows[-1])
-
-    def _is_there(self, name: str, content: str) -> bool:
-        assert self._store is not None
-        try:
-            return self._store.open(name).content_hash == content
-        except SnapshotError:
-            return False
 
     def _level_of(self, tree: components.MergeTree) -> float:
         finite = tree.losses[np.isfinite(tree.losses)]

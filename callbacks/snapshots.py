@@ -17,7 +17,7 @@ from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.storage.named_tensors import content_hash, module_state
 from lightning_landscape.storage.plain_files import shown
-from lightning_landscape.storage.run_folders import differs, is_later, link_snapshots
+from lightning_landscape.storage.run_folders import differs, is_later, lacking, link_snapshots
 from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, default_name
 from lightning_landscape.storage.tensor_files import SUFFIX
 
@@ -160,7 +160,7 @@ class SnapshotRecorder(LandscapeCallback):
     def open(self, folder: Path, resumed: bool) -> Any:
         """The folder of the snapshots; names of those that are gone."""
         self.store = store = SnapshotStore(folder)
-        gone = [name for name, content in self._hashes.items() if name not in store or differs(store, name, content)]
+        gone = lacking(store, self._hashes)
         if not gone:
             return None
         what = f"{shown(folder)} lacks the snapshots {', '.join(gone)} of this run"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.named_tensors import content_hash, module_state
-from lightning_landscape.storage.run_folders import differs, is_later, link, link_snapshots
-from lightning_landscape.storage.snapshots import SnapshotError, SnapshotStore
+from lightning_landscape.storage.run_folders import differs, is_later, lacking, link, link_snapshots
+from lightning_landscape.storage.snapshots import SnapshotStore
 
 
 class Moment(NamedTuple):
@@ -53,7 +53,8 @@ class KeptMoments:
 
     def gone(self, forks: Mapping[int, str]) -> list[int]:
         """The steps of those moments, given by content hash, that are not there."""
-        return [step for step, content in forks.items() if not self._is_there(step, content)]
+        names = lacking(self._store, {_name(step): content for step, content in forks.items()})
+        return [step for step in forks if _name(step) in names or not self._optimizer_file(step).is_file()]
 
     def is_later(self, step: int) -> bool:
         """Whether a moment after this step is there."""
@@ -73,12 +74,6 @@ class KeptMoments:
             if path.exists():
                 link(path, there._optimizer_file(snapshot.step))
         return there
-
-    def _is_there(self, step: int, content: str) -> bool:
-        try:
-            return self._store.open(_name(step)).content_hash == content and self._optimizer_file(step).is_file()
-        except SnapshotError:
-            return False
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """The tensors of a moment alone."""

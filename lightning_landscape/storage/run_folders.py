@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -101,6 +101,19 @@ def is_later(store: SnapshotStore, step: int) -> bool:
             if store.open(name).step > step:
                 return True
     return False
+
+
+def lacking(store: SnapshotStore, contents: Mapping[str, str]) -> list[str]:
+    """Those names, given with content hashes, whose snapshots are not there, cannot be read, or have another one."""
+    gone = []
+    for name, content in contents.items():
+        try:
+            there = store.open(name).content_hash == content
+        except SnapshotError:
+            there = False
+        if not there:
+            gone.append(name)
+    return gone
 
 
 def differs(store: SnapshotStore, name: str, content: str) -> bool:

@@ -20,9 +20,10 @@ from resumable import Net, data, rugged, without_figures
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_landscape.callbacks import LevelSetConnectivity, level_set
+from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.finders import DynamicStringSampling, LinearPath, PathFinder
 from lightning_landscape.storage.named_tensors import content_hash, module_state
+from lightning_landscape.storage.rows import NumberedRows
 
 DEADLINE = 100  # seconds after which a rank counts as waiting for ever
 
@@ -114,7 +115,7 @@ SCENARIOS = {
 def fit(folder: Path, scenario: Scenario) -> dict[str, Any]:
     recorder, callbacks = Recorder(), []
     if scenario.start is not None:
-        level_set.NumberedRows.start = scenario.start
+        NumberedRows.start = scenario.start
     if scenario.pairs is not None:
         options = {"dirpath": folder, "num_batches": 2, "overhead": None, "loss_fn": rugged} | scenario.options
         callbacks = [LevelSetConnectivity(scenario.pairs, finder=scenario.finder(), **options)]
