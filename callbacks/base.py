@@ -135,7 +135,7 @@ class LandscapeCallback(PlacedCallback):
             assert self._asked is not None
             require_writable(self._asked)
             self.define(trainer, pl_module, state)
-            gone = None if rehearsal else self.enter(trainer, state)
+            gone = None if rehearsal else self.enter(trainer, pl_module, state)
             return self.folder, gone
 
         self.folder, gone = on_rank_zero(trainer, prepare, f"the start of {type(self).__name__}")

@@ -20,6 +20,7 @@ from lightning_landscape.attach.copies import require_no_closure, require_steady
 from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
+from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.forking import ForkingCallback
 from lightning_landscape.either_lightning import MisconfigurationException
@@ -166,6 +167,7 @@ class ForkStability(ForkingCallback):
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Draws the measuring batches, and checks loss and error on them."""
+        self._shared = shared_weights(trainer)
         if len(trainer.optimizers) != 1:
             raise MisconfigurationException(
                 f"ForkStability trains children with one optimiser, and the module has {len(trainer.optimizers)}"

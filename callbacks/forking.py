@@ -13,7 +13,7 @@ from lightning_landscape.callbacks.base import LandscapeCallback
 from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.storage.run_folders import copy
-from lightning_landscape.storage.snapshots import SnapshotError
+from lightning_landscape.storage.snapshots import SharedWeights, SnapshotError
 
 
 class ForkingCallback(LandscapeCallback):
@@ -23,7 +23,8 @@ class ForkingCallback(LandscapeCallback):
     keeps: ClassVar[tuple[str, ...]] = ("forks.jsonl", "forks.png", "states")
 
     _forks: dict[int, str]  # content hash of the kept state by step
-    _store: KeptMoments | None  # on rank zero, as is the next
+    _shared: SharedWeights  # on rank zero, as are the next two
+    _store: KeptMoments | None
     _record: KeyedRows | None
 
     def forget(self) -> None:
@@ -52,7 +53,7 @@ class ForkingCallback(LandscapeCallback):
 
     def open(self, folder: Path, resumed: bool) -> Any:
         """The kept states, and the forks that are measured already; the steps of those whose state is gone."""
-        self._store = KeptMoments(folder / "states")
+        self._store = KeptMoments(folder / "states", self._shared)
         self._record = KeyedRows(folder / "forks.jsonl")
         gone = self._store.gone(self._forks)
         if not gone:

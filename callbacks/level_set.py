@@ -5,32 +5,32 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
-from torch.optim import Optimizer
 
 from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.options import check_share
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
-from lightning_landscape.callbacks.pairings import PairChoice, Pairing, Reinitialize, make_pairing
+from lightning_landscape.callbacks.following import FollowingCallback
+from lightning_landscape.callbacks.keeping import Keep
+from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
-from lightning_landscape.callbacks.recording import RecordingCallback
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
+from lightning_landscape.report.conclusion import conclusion
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import check_table
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, default_name
+from lightning_landscape.storage.snapshots import Snapshot, StoredDtype, default_name
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class LevelSetConnectivity(RecordingCallback):
+class LevelSetConnectivity(FollowingCallback):
     """Checks during training whether pairs of models lie in one connected level set of the loss.
 
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
@@ -52,12 +52,15 @@ class LevelSetConnectivity(RecordingCallback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
         overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
-            The straight line, its own measurement, the twin's training and the snapshots (one a check, two with a
-            twin; they are kept) come on top.
+            The straight line, its own measurement and the twin's training come on top.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
+        keep: which snapshots stay on the disk: ``"needed"``: the present weights, and what a check, a tree or the
+            latest checkpoint asks for; ``"all"``; or a number: of the last so many checks too. Rows say it.
+        dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; the losses of a stored point
+            are then of the rounded weights. ``None``: all bits.
         max_seconds: an extra brake on the wall time of a check; results then depend on the machine.
         dirpath: folder of rows, figures and snapshots; default ``landscape`` in the run's folder.
         name: sets apart several of these callbacks in one trainer.
@@ -85,7 +88,7 @@ class LevelSetConnectivity(RecordingCallback):
     """
 
     place: ClassVar[str] = "landscape"
-    rows_file: ClassVar[str] = "checks.jsonl"
+    record: ClassVar[str] = "checks.jsonl"
     counted: ClassVar[str] = "checks"
     keeps: ClassVar[tuple[str, ...]] = ("checks.jsonl", "snapshots", "profile-*.png", "history.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
@@ -93,8 +96,8 @@ class LevelSetConnectivity(RecordingCallback):
         *("num_beads", "gradient_steps", "seconds"),
     )
 
+    _present: str | None  # the snapshot of the present check
     _values: dict[str, float]  # what the last check logged
-    _pairing: Pairing | None  # of the fit
     _known: Partner | None  # from elsewhere; on rank zero
 
     def __init__(
@@ -121,6 +124,8 @@ class LevelSetConnectivity(RecordingCallback):
         vectorize: bool | None = None,
         noise: NoiseMode = "frozen",
         buffers: Sequence[str] = (),
+        keep: Keep = "needed",
+        dtype: StoredDtype | None = None,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
@@ -129,6 +134,8 @@ class LevelSetConnectivity(RecordingCallback):
         self.reinitialize = reinitialize
         self._following = make_pairing(pairs, seed, reference=reference, reinitialize=reinitialize)
         super().__init__(
+            keep,
+            dtype,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
             finder=finder,
@@ -165,11 +172,23 @@ class LevelSetConnectivity(RecordingCallback):
 
     def companions(self) -> dict[str, Snapshot]:
         """Snapshots of the models that the pairing trains beside the run, by name, in the order of the checks."""
-        if self._pairing is None or self._store is None:
-            return {}
-        steps = [(row["step"], row["epoch"]) for row in self.rows]
-        names = [f"{lead}-{default_name(step=s, epoch=e)}" for s, e in steps for lead in self._pairing.companions()]
-        return {name: self._store.open(name) for name in names if name in self._store}
+        return (
+            {name: self._store.open(name) for name in self.companion_names() if name in self._store}
+            if self._store
+            else {}
+        )
+
+    def needed(self) -> set[str] | None:
+        """What the pairing compares with, and companions that trees join."""
+        assert self._pairing is not None
+        needed, beside = self._pairing.needed(), self.companion_names()
+        return None if needed is None else set(needed).union(*(other.wanted(beside) for other in self._beside))
+
+    def companion_names(self) -> list[str]:
+        """Names of the snapshots of companions there were, on the disk or not, in the order of the checks."""
+        leads = self._pairing.companions() if self._pairing is not None else ()
+        moments = [default_name(step=row["step"], epoch=row["epoch"]) for row in self.rows]
+        return [f"{lead}-{moment}" for moment in moments for lead in leads]
 
     def refuse(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuses modules without one loss, and runs that the pairing cannot follow."""
@@ -205,54 +224,10 @@ class LevelSetConnectivity(RecordingCallback):
         if self._known is not None:
             surface.point(self._known)
 
-    def open(self, folder: Path, resumed: bool) -> Any:
-        """Starts or resumes the record, and looks for the snapshot of an earlier check; whether it is gone."""
-        super().open(folder, resumed)
-        assert self._pairing is not None
-        assert self._store is not None
-        try:
-            self._pairing.partner(self._store)
-        except SnapshotError as error:
-            if self.on_error == "raise":
-                raise
-            rank_zero_warn(f"{error}: the next check compares with nothing, and later ones with its weights")
-            return True
-        return None
-
-    def lose(self, gone: Any) -> None:
-        """Begins to compare anew."""
-        assert self._pairing is not None
-        self._pairing.lose()
-
     def state(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
         assert self._pairing is not None
         return super().state() | {"values": dict(self._values), "pairing": self._pairing.state_dict()}
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Records the batch where that is needed, and shows it to the pairing."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._pairing is not None:
-            self._pairing.keep(batch)
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
-    ) -> None:
-        """Shows the pairing the hyperparameters of the moment."""
-        if self._pairing is not None:
-            self._pairing.follow(optimizer)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Lets the pairing do its own work, counts that of training, and checks when the step is reached."""
-        if self._pairing is not None:
-            self._pairing.step(batch_idx)
-            if self._pairing.failure is not None and self.on_error == "raise":
-                raise self._pairing.failure
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
@@ -287,14 +262,12 @@ class LevelSetConnectivity(RecordingCallback):
             if connection is None:
                 return None
             row = {
-                "check": number,
-                "epoch": epoch,
-                "step": trainer.global_step,
+                **self.circumstances(trainer, epoch),
                 "pair": self.pairs,
-                "data": self._data,
-                "noise": self.present_noise,
                 "margin": self.margin,
+                "snapshot": self._present,
                 **connection.to_dict(),
+                "conclusion": conclusion(connection),
             }
             # A full disk or a logger's service must not end training either.
             self.attempt(
@@ -309,8 +282,12 @@ class LevelSetConnectivity(RecordingCallback):
         """Keeps the present weights and joins them with their partner; ``None`` while there is none."""
         assert self._store is not None
         assert self._pairing is not None
+        self._present = None
+        # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
+        self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
         beside = {f"{lead}-": module for lead, module in self._pairing.companions().items()}
         snapshot = self.save(trainer, {"": pl_module, **beside}, epoch)
+        self._present = snapshot.name
         try:
             partner = self._pairing.partner(self._store)
         finally:

@@ -18,10 +18,10 @@ from lightning_landscape import components
 from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
+from lightning_landscape.callbacks.keeping import Keep, KeepingCallback, left, spread
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.pairings.reference import read_partner
-from lightning_landscape.callbacks.recording import RecordingCallback
 from lightning_landscape.components.heights import PairChoice, search_heights
 from lightning_landscape.connection import level_above
 from lightning_landscape.finders import PathFinder
@@ -31,12 +31,12 @@ from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.storage.run_folders import lacking
-from lightning_landscape.storage.snapshots import SnapshotError, SnapshotStore
+from lightning_landscape.storage.snapshots import StoredDtype
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class MergeTree(RecordingCallback):
+class MergeTree(KeepingCallback):
     """Joins snapshots of a run by paths of low loss, and counts the components of the level sets they lie in.
 
     At the end of every n-th epoch a snapshot is saved. When training ends, the snapshots, those of the twin of
@@ -67,6 +67,10 @@ class MergeTree(RecordingCallback):
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
+        keep: which snapshots stay on the disk: ``"needed"``: up to 2 ``max_points``, evenly spread as the run grows, of
+            which a tree joins ``max_points``; ``"all"``; or a number: the last so many, which alone are joined.
+        dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; the tree is that of the
+            rounded weights. ``None``: all bits.
         dirpath: folder of the results; default ``landscape/tree`` in the run's folder.
         name: sets apart several of these callbacks in one trainer.
         seed: of the probe set and the searches.
@@ -90,7 +94,7 @@ class MergeTree(RecordingCallback):
 
     examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
-    rows_file: ClassVar[str] = "trees.jsonl"
+    record: ClassVar[str] = "trees.jsonl"
     counted: ClassVar[str] = "trees"
     works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
     keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
@@ -131,6 +135,8 @@ class MergeTree(RecordingCallback):
         vectorize: bool | None = None,
         noise: NoiseMode = "frozen",
         buffers: Sequence[str] = (),
+        keep: Keep = "needed",
+        dtype: StoredDtype | None = None,
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
@@ -142,6 +148,8 @@ class MergeTree(RecordingCallback):
         self.max_points = max_points
         self.pairs: PairChoice = pairs
         super().__init__(
+            keep,
+            dtype,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
             finder=finder,
@@ -203,22 +211,21 @@ class MergeTree(RecordingCallback):
         known = len(self._snapshots) + len(self.references) + any(other.accompanied for other in others)
         return max(0, 2 - known)
 
-    def open(self, folder: Path, resumed: bool) -> Any:
-        """Starts or resumes the record; names of the snapshots that are gone."""
+    def open(self, folder: Path, resumed: bool) -> None:
+        """Starts or resumes the record."""
         super().open(folder, resumed)
-        gone = lacking(SnapshotStore(folder / "snapshots"), self._snapshots)
-        if not gone:
-            return None
-        what = f"{shown(folder / 'snapshots')} lacks {', '.join(gone)}"
-        if self.on_error == "raise":
-            raise SnapshotError(f"{what}: put the files back, or pass the dirpath= that they are in now")
-        rank_zero_warn(f"{what}: the trees of this run are without them")
-        return gone
+        assert self._store is not None
+        if gone := lacking(self._store, {name: self._snapshots[name] for name in self.needed()}):
+            place = shown(self._store.dirpath)
+            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {place}; keep='all' keeps all")
 
-    def lose(self, gone: Any) -> None:
-        """Trees without these snapshots."""
-        for name in gone:
-            del self._snapshots[name]
+    def needed(self) -> set[str]:
+        """What trees join."""
+        return self.wanted(list(self._snapshots))
+
+    def wanted(self, names: Sequence[str]) -> set[str]:
+        """What trees join of a twin."""
+        return set(left(names, self.keep, 2 * self.max_points))
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
@@ -256,6 +263,8 @@ class MergeTree(RecordingCallback):
         warning = self.warning(f"MergeTree could not save epoch {epoch}", failed)
         saved = on_rank_zero(trainer, lambda: self.attempt(save, warning), f"MergeTree's snapshot of epoch {epoch}")
         self._snapshots |= saved
+        still = self.warning("old snapshots stay on the disk", None)
+        on_rank_zero(trainer, lambda: self.attempt(self.prune, still))
         return bool(saved)
 
     def _compute(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
@@ -299,11 +308,7 @@ class MergeTree(RecordingCallback):
         self.append(
             trainer,
             {
-                "check": number,
-                "epoch": epoch,
-                "step": trainer.global_step,
-                "data": self._data,
-                "noise": self.present_noise,
+                **self.circumstances(trainer, epoch),
                 "num_points": len(points),
                 "level": level if math.isfinite(level) else None,
                 "num_components": tree.num_components(level) if math.isfinite(level) else 0,
@@ -328,7 +333,8 @@ class MergeTree(RecordingCallback):
     def _points(self, trainer: pl.Trainer, surface: LossSurface) -> dict[str, Tensor]:
         assert self._store is not None
         points: dict[str, Tensor] = {}
-        for name in _spread(list(self._snapshots), self.max_points):
+        kept = left(list(self._snapshots), self.keep, 2 * self.max_points)
+        for name in spread([name for name in kept if name in self._store], self.max_points):
             snapshot = self._store.open(name)
             if snapshot.content_hash != self._snapshots[name]:
                 raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
@@ -336,15 +342,9 @@ class MergeTree(RecordingCallback):
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, LevelSetConnectivity):
                 beside = other.companions()
-                for name in _spread(list(beside), self.max_points):
+                kept = left(other.companion_names(), self.keep, 2 * self.max_points)
+                for name in spread([name for name in kept if name in beside], self.max_points):
                     points[name] = surface.point(beside[name].load())
         for path, state in self._references.items():
             points[path] = surface.point(state)
         return points
-
-
-def _spread(names: list[str], count: int) -> list[str]:
-    """At most ``count`` of the names, evenly spread, with the first and the last."""
-    if len(names) <= count:
-        return names
-    return [names[round(place)] for place in np.linspace(0, len(names) - 1, count)]

@@ -67,12 +67,16 @@ class PlacedCallback(Callback):
     def move(self, folder: Path, step: int) -> None:
         """Goes on in another folder, which starts with what there was up to this step."""
 
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Puts in order what is in ``self.folder``, which is the run's own by now; returns what is gone of it."""
+        return gone
+
     # What a callback uses
 
     def part(self, trainer: pl.Trainer, step: int, why: str) -> None:
         """Goes on in a folder of its own, which starts with what there was up to this step."""
         if self._claim is not None:
-            self._claim.abandon()
+            self.leave(ended=not self._claim.interrupted)
         self.folder = self._own(trainer, why)
         self.move(self.folder, step)
 
@@ -83,15 +87,14 @@ class PlacedCallback(Callback):
             return self._asked
         last = Path(state["folder"])
         goes_on = self._goes_on_in(last)
-        if self.files == "shared" and not goes_on:
-            return self._asked
         places = [place for place in ((last, self._asked) if goes_on else (self._asked, last)) if place.is_dir()]
         found = (
             folder for place in places for folder in (place, *set_aside_before(place)) if self.holds(folder, state)
         )
-        return next(found, last if goes_on and last.is_dir() else self._asked)
+        some = (place for place in places if any(any(place.glob(pattern)) for pattern in self.keeps))
+        return next(found, next(some, self._asked))
 
-    def enter(self, trainer: pl.Trainer, state: dict[str, Any] | None) -> Any:
+    def enter(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> Any:
         """Claims the folder to write into, and opens it; what is gone of the record."""
         origin = self.folder
         assert origin is not None
@@ -107,7 +110,7 @@ class PlacedCallback(Callback):
         gone = self.open(origin, resumed=state is not None)
         if origin != folder and state is not None:
             self.move(folder, trainer.global_step)
-        return gone
+        return self.settle(trainer, pl_module, gone)
 
     def leave(self, ended: bool) -> None:
         """Gives up the claim; a run that did not end may be resumed in its folder."""
@@ -137,8 +140,15 @@ class PlacedCallback(Callback):
 
     def _own(self, trainer: pl.Trainer, why: str) -> Path:
         assert self._asked is not None
-        own = own_folder(self._asked)
+        asked = self._asked
+        wanted = [other.folder for other in self._sharing(trainer) if other._claim and other.folder != self.folder]
+        if not any(any(asked.glob(pattern)) for pattern in self.keeps):
+            wanted.append(asked)
+        own = wanted[0] if wanted and wanted[0] is not None else own_folder(asked)
         self._claim = Claim.take(own, trainer)
+        if self._claim is None:  # another run began there
+            own = own_folder(asked)
+            self._claim = Claim.take(own, trainer)
         rank_zero_warn(f"{why}: {type(self).__name__} writes into {shown(own)}")
         return own
 

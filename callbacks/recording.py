@@ -10,17 +10,18 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
+from lightning_landscape.attach.options import check_dtype
+from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.searching import SearchingCallback
-from lightning_landscape.storage.named_tensors import content_hash, module_state
 from lightning_landscape.storage.rows import LostRowsError, NumberedRows, ranges
-from lightning_landscape.storage.run_folders import copy, differs, is_later, link, link_snapshots
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore, default_name
+from lightning_landscape.storage.run_folders import copy, differs, last_step, link_or_copy, link_snapshots
+from lightning_landscape.storage.snapshots import SharedWeights, Snapshot, SnapshotStore, StoredDtype, default_name
 
 
 class RecordingCallback(SearchingCallback):
     """Appends a row to a file at each examination, and keeps snapshots in the folder ``snapshots`` beside it."""
 
-    rows_file: ClassVar[str]
+    record: ClassVar[str]  # the file of rows in its folder
     counted: ClassVar[str]  # what the rows are: the key of their number in a checkpoint
     works: ClassVar[tuple[str, ...]] = ()  # names of files of finished work, good for every run
     inner: ClassVar[tuple[str, ...]] = ("snapshots",)
@@ -29,8 +30,14 @@ class RecordingCallback(SearchingCallback):
     _epochs_of: list[int]  # of the rows
     _lost: list[int]  # numbers of the rows that are gone
     _digest: str | None  # of the rows, as the checkpoint has it
-    _store: SnapshotStore | None  # on rank zero, as is the next
+    _shared: SharedWeights  # files of weights of all callbacks of the trainer; on rank zero, as are the next two
+    _store: SnapshotStore | None
     _log: NumberedRows | None
+
+    def __init__(self, dtype: StoredDtype | None, **options: Any) -> None:
+        check_dtype(dtype)
+        self.dtype = dtype
+        super().__init__(**options)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -52,6 +59,11 @@ class RecordingCallback(SearchingCallback):
         # Checkpoints of 0.1 have none of these.
         self._epochs_of, self._lost = list(state.get("epochs_of", [])), list(state.get("lost", []))
         self._digest = state.get("digest")
+
+    def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
+        """Draws the probe set, and finds the files of weights that the callbacks of the trainer share."""
+        super().define(trainer, pl_module, state)
+        self._shared = shared_weights(trainer)
 
     def state(self) -> dict[str, Any]:
         """The number of rows and what they are known by; the rows stay in their file."""
@@ -75,19 +87,25 @@ class RecordingCallback(SearchingCallback):
             if error.foreign:
                 return True
             ahead = []
-        return bool(ahead) or is_later(SnapshotStore(folder / "snapshots"), step)
+        return bool(ahead) or last_step(SnapshotStore(folder / "snapshots")) > step
 
     def open(self, folder: Path, resumed: bool) -> Any:
         """Begins the record or goes on with it; ``on_error="warn"`` goes on without rows that are gone."""
-        self._store = SnapshotStore(folder / "snapshots")
-        self._log = log = NumberedRows(folder / self.rows_file)
+        self._store = self._store_in(folder)
+        self._log = log = NumberedRows(folder / self.record)
         if not resumed:
             log.start()
             return None
         self.attempt(lambda: log.resume(self._made, self._lost, self._digest), self._do_without)
-        if folder == self.folder:
-            log.repair()
         return None
+
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Has the record end with a whole row, and removes what a killed process left beside the snapshots."""
+        assert self._log is not None
+        assert self._store is not None
+        self._log.repair()
+        self._store.tidy()
+        return super().settle(trainer, pl_module, gone)
 
     def move(self, folder: Path, step: int) -> None:
         """The rows so far are written there, finished work is copied, and weights are linked."""
@@ -98,9 +116,9 @@ class RecordingCallback(SearchingCallback):
             for path in left.glob(pattern):
                 copy(path, folder / path.name)
         for path in left.glob("recorded-*.pt"):
-            link(path, folder / path.name)
-        self._log.continue_in(folder / self.rows_file)
-        here = SnapshotStore(folder / "snapshots")
+            link_or_copy(path, folder / path.name)
+        self._log.continue_in(folder / self.record)
+        here = self._store_in(folder)
         link_snapshots(self._store, here, lambda snapshot: snapshot.step <= step)
         self._store = here
 
@@ -121,15 +139,17 @@ class RecordingCallback(SearchingCallback):
         step = trainer.global_step
         names = {lead: f"{lead}{default_name(step=step, epoch=epoch)}" for lead in modules}
         known = [(names[lead], module) for lead, module in modules.items() if names[lead] in self._store]
-        if any(differs(self._store, name, content_hash(module_state(module))) for name, module in known):
-            self.part(
-                trainer, step - 1, f"the weights at step {step} are not those that were saved after the checkpoint"
-            )
+        if any(differs(self._store, name, self._store.hash_of(module)) for name, module in known):
+            what = f"the weights at step {step} are not those that were saved after the checkpoint"
+            self.part(trainer, step - 1, what)
         saved = [self._store.save(module, step=step, epoch=epoch, name=names[lead]) for lead, module in modules.items()]
         return saved[0]
 
+    def _store_in(self, folder: Path) -> SnapshotStore:
+        return SnapshotStore(folder / "snapshots", self._shared, self.dtype)
+
     def _resumed(self, folder: Path, state: dict[str, Any]) -> NumberedRows:
-        log = NumberedRows(folder / self.rows_file)
+        log = NumberedRows(folder / self.record)
         log.resume(state[self.counted], state.get("lost", []), state.get("digest"))
         return log
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -14,15 +13,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_landscape.attach.options import check_choice, check_count
-from lightning_landscape.callbacks.base import LandscapeCallback, OnError
-from lightning_landscape.storage.named_tensors import content_hash, module_state
-from lightning_landscape.storage.plain_files import shown
-from lightning_landscape.storage.run_folders import differs, is_later, lacking, link_snapshots
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, default_name
-from lightning_landscape.storage.tensor_files import SUFFIX
+from lightning_landscape.callbacks.base import OnError
+from lightning_landscape.callbacks.listing import ListingCallback
+from lightning_landscape.storage.snapshots import StoredDtype, default_name
 
 
-class SnapshotRecorder(LandscapeCallback):
+class SnapshotRecorder(ListingCallback):
     """Save the module's weights every n epochs or steps, or when a metric first passes given values.
 
     Freeman & Bruna (2017, Sec. 4) compare models whose training loss first fell below the same
@@ -40,6 +36,8 @@ class SnapshotRecorder(LandscapeCallback):
             ``mode="max"``. Several passed at once share one snapshot; values that are not finite pass none.
         mode: ``"min"`` or ``"max"``. With ``"min"`` the metric's value becomes the snapshot's loss.
         name: leads the file names and sets apart recorders of one trainer with equal settings.
+        keep: ``"all"``: every snapshot stays on the disk; or a number: the last so many of this recorder.
+        dtype: round stored weights to ``"bfloat16"`` or ``"float16"``, half the bytes; ``None``: all bits.
         on_error: ``"warn"``: a snapshot that cannot be saved, on a full disk say, becomes a warning; ``"raise"``: it
             ends the run.
 
@@ -59,11 +57,6 @@ class SnapshotRecorder(LandscapeCallback):
     """
 
     place: ClassVar[str] = "snapshots"
-    files: ClassVar[Literal["own", "shared", "none"]] = "shared"
-
-    keeps: ClassVar[tuple[str, ...]] = (f"*epoch=[0-9]*-step=[0-9]*{SUFFIX}",)
-
-    _hashes: dict[str, str]  # what was saved, by name
     _passed: dict[float, str]  # thresholds, and the name of the snapshot that each gave
     _saved_at: tuple[int, int] | None  # epoch and step of the last one
     _last_value: Tensor | None  # of the monitored metric
@@ -78,6 +71,8 @@ class SnapshotRecorder(LandscapeCallback):
         mode: str = "min",
         name: str | None = None,
         on_error: OnError = "warn",
+        keep: Literal["all"] | int = "all",
+        dtype: StoredDtype | None = None,
     ) -> None:
         for argument, every in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
             if every is not None:
@@ -92,7 +87,7 @@ class SnapshotRecorder(LandscapeCallback):
         self.monitor = monitor
         self.thresholds = () if thresholds is None else _checked_thresholds(thresholds)
         self.mode = mode
-        super().__init__(dirpath, name, on_error)
+        super().__init__(keep, dtype, dirpath, name, on_error)
 
     @property
     def state_key(self) -> str:
@@ -106,27 +101,11 @@ class SnapshotRecorder(LandscapeCallback):
             name=self.name,
         )
 
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        """What this recorder has saved, in the order of saving; in rank zero's process alone.
-
-        Raises:
-            SnapshotError: if a file is gone or unreadable, or holds other weights than were saved.
-        """
-        if self.store is None:
-            return []
-        found = [self.store.open(name) for name in self._hashes]
-        for snapshot in found:
-            if snapshot.content_hash != self._hashes[snapshot.name]:
-                raise SnapshotError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
-        return found
-
     # Life of a fit
 
     def forget(self) -> None:
         """Nothing saved, no threshold passed."""
-        self.store: SnapshotStore | None = None
-        self._hashes = {}
+        super().forget()
         self._passed = {}
         self._saved_at = None
         self._epoch = self._last_step = 0
@@ -134,15 +113,9 @@ class SnapshotRecorder(LandscapeCallback):
         self._validated = self._epoch_ended = self._warned = False
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint; snapshots in a folder other than this run's are left where they are."""
+        """Goes on from a checkpoint."""
+        super().restore(state)
         self._passed = dict(state["passed"])
-        moved = state["folder"] != str(self.folder)
-        self._hashes = {} if moved else dict(state["snapshots"])
-        if moved and state["snapshots"]:
-            rank_zero_warn(
-                f"the snapshots of the resumed run are in {state['folder']}, and new ones go to {self.folder}: pass "
-                "dirpath=... to have them in one folder"
-            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until training starts; a checkpoint of 0.1.0 calls the folder by another name."""
@@ -151,40 +124,12 @@ class SnapshotRecorder(LandscapeCallback):
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Counts epochs and steps from the present ones."""
+        super().follow(trainer, pl_module, state)
         self._epoch, self._last_step = trainer.current_epoch, trainer.global_step
-
-    def beyond(self, folder: Path, state: dict[str, Any], step: int) -> bool:
-        """Whether snapshots of later steps are there."""
-        return is_later(SnapshotStore(folder), step)
-
-    def open(self, folder: Path, resumed: bool) -> Any:
-        """The folder of the snapshots; names of those that are gone."""
-        self.store = store = SnapshotStore(folder)
-        gone = lacking(store, self._hashes)
-        if not gone:
-            return None
-        what = f"{shown(folder)} lacks the snapshots {', '.join(gone)} of this run"
-        if self.on_error == "raise":
-            raise SnapshotError(f"{what}: put the files back, or pass the dirpath= that they are in now")
-        rank_zero_warn(f"{what}: they are left out")
-        return gone
-
-    def lose(self, gone: Any) -> None:
-        """These snapshots are left out."""
-        for name in gone:
-            del self._hashes[name]
-
-    def move(self, folder: Path, step: int) -> None:
-        """The snapshots so far are linked."""
-        assert self.store is not None
-        store = SnapshotStore(folder)
-        link_snapshots(self.store, store, lambda snapshot: snapshot.name in self._hashes and snapshot.step <= step)
-        self.store = store
 
     def state(self) -> dict[str, Any]:
         """Names and hashes of what was saved, and the thresholds passed; plain data."""
-        passed = [[threshold, name] for threshold, name in self._passed.items()]
-        return {"snapshots": dict(self._hashes), "passed": passed}
+        return super().state() | {"passed": [[threshold, name] for threshold, name in self._passed.items()]}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -263,22 +208,11 @@ class SnapshotRecorder(LandscapeCallback):
     def _save(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, value: float | None, metadata: dict[str, Any]
     ) -> bool:
-        """Whether the snapshot is there: a full disk must not end training."""
-        step, name = trainer.global_step, self._file_name(trainer)
         loss = value if self.mode == "min" else None
-
-        def save() -> Snapshot | None:
-            assert self.store is not None
-            if name in self.store and differs(self.store, name, content_hash(module_state(pl_module))):
-                self.part(trainer, step - 1, f"the weights at step {step} are not those that were saved there before")
-            return self.store.save(pl_module, step=step, epoch=self._epoch, loss=loss, name=name, metadata=metadata)
-
-        snapshot = self.attempt(save, self.warning(f"SnapshotRecorder could not save {name}", None))
-        if snapshot is None:
-            return False
-        self._hashes[name] = snapshot.content_hash
-        self._saved_at = (self._epoch, step)
-        return True
+        saved = self.save(trainer, pl_module, self._file_name(trainer), self._epoch, loss, metadata)
+        if saved:
+            self._saved_at = (self._epoch, trainer.global_step)
+        return saved
 
     def _is_training(self, trainer: pl.Trainer) -> bool:
         return self.active and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

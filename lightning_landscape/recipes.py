@@ -8,15 +8,14 @@ import json
 import logging
 import math
 import os
+import reprlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -27,8 +26,10 @@ from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
 from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.own_objects import objects_of, remembered
 from lightning_landscape.storage.atomic import CorruptFileError
-from lightning_landscape.storage.plain_files import file_size, shown
+from lightning_landscape.storage.plain_files import shown
+from lightning_landscape.storage.yaml_files import read_yaml
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.matching import matched_state
 from lightning_landscape.surface.random_states import isolated_rng
@@ -36,7 +37,6 @@ from lightning_landscape.surface.random_states import isolated_rng
 T = TypeVar("T")
 C = TypeVar("C")
 State = Mapping[str, Tensor]
-_LARGEST_RECIPE = 1 << 24  # bytes
 
 
 class RecipeError(ValueError):
@@ -49,7 +49,7 @@ class Recipe:
 
     Attributes:
         model: the module, freshly built.
-        data: its data; ``None`` for a model that brings its own.
+        data: its data, or a loader of its training data; ``None`` for a model that brings its own.
         seed: of the probe set.
         num_batches: training batches that define E.
         batch_norm: see :class:`~lightning_landscape.surface.LossSurface`.
@@ -58,7 +58,7 @@ class Recipe:
     """
 
     model: pl.LightningModule
-    data: pl.LightningDataModule | None
+    data: Any
     seed: int
     num_batches: int
     batch_norm: Any
@@ -79,7 +79,8 @@ class Recipe:
         Raises:
             ValueError: if a state does not fit the model, or the data allow no probe set.
         """
-        if self.data is not None and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
+        modules = both(pl.LightningDataModule)
+        if isinstance(self.data, modules) and not isinstance(self.data, alike(pl.LightningDataModule, self.model)):
             raise RecipeError(
                 f"one of {type(self.model).__name__} and {type(self.data).__name__} is of pytorch_lightning, the "
                 "other of lightning, and no trainer takes both: take both from one package"
@@ -102,7 +103,7 @@ class Recipe:
             num_sanity_val_steps=0,
             callbacks=[examiner],
         )
-        trainer.fit(self.model, datamodule=self.data)
+        trainer.fit(self.model, self.data)
         return examiner.result  # type: ignore[no-any-return]
 
 
@@ -169,34 +170,64 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: a YAML file such as ``landscape fit --config`` takes.
 
     Raises:
-        RecipeError: if the file cannot be read, or has no section ``model``; the message begins with the path.
+        RecipeError: if the file cannot be read, has no section ``model``, or ``model``, ``data`` or ``trainer`` is
+            none that ``landscape fit`` takes; the message begins with the path and says what to write.
     """
     try:
-        file_size(path, most=_LARGEST_RECIPE)
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        recipe = read_yaml(path)
     except CorruptFileError as error:
-        raise RecipeError(str(error)) from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RecipeError(f"{error}. Give the recipe of the run (resolved_fit.yaml)") from error
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
         raise RecipeError(f"{shown(path)} cannot be read: {error}") from error
-    if not isinstance(recipe, dict) or "model" not in recipe:
-        raise RecipeError(f"{path} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+    if not isinstance(recipe, dict) or recipe.get("model") is None:
+        raise RecipeError(f"{shown(path)} has no section 'model': give the recipe of the run (resolved_fit.yaml)")
+    try:
+        for name in ("model", "data"):
+            if not isinstance(recipe.get(name), str | None):
+                _entry(recipe[name], name)
+        _trainer(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"{shown(path)}: {error}") from None
     return recipe
 
 
 def callback_entry(recipe: Mapping[str, Any], kind: type[Callback]) -> dict[str, Any]:
-    """A recipe's callback of one class: its ``class_path`` and a copy of its ``init_args``.
+    """A recipe's callback of one class: its ``class_path`` and a copy of its ``init_args``, ``{}`` if it has none.
 
     Args:
         recipe: the sections that :func:`read_recipe` returns.
         kind: the class.
 
     Raises:
-        RecipeError: if the recipe has no such callback.
+        RecipeError: if the recipe has no such callback, or its callbacks are no list of entries.
     """
-    for entry in recipe.get("trainer", {}).get("callbacks") or []:
+    listed = _trainer(recipe).get("callbacks")
+    if not isinstance(listed, list | None):
+        raise RecipeError(f"trainer.callbacks must be a list, each line as {_LINE}, got {reprlib.repr(listed)}")
+    for given in listed or []:
+        entry = _entry(given, "trainer.callbacks")
         if entry["class_path"].rpartition(".")[2] == kind.__name__:
-            return copy.deepcopy(dict(entry))
+            return entry
     raise RecipeError(f"the recipe has no {kind.__name__} among trainer.callbacks: add one")
+
+
+_LINE = "{class_path: package.Class, init_args: {...}}"
+
+
+def _entry(given: Any, place: str) -> dict[str, Any]:
+    """A copy of what names a class and its arguments."""
+    if isinstance(given, dict) and isinstance(given.get("class_path"), str):
+        arguments = given.get("init_args")
+        if isinstance(arguments, dict | None):
+            return copy.deepcopy({**given, "init_args": arguments or {}})
+    raise RecipeError(f"what stands in {place} must be as {_LINE}, got {reprlib.repr(given)}")
+
+
+def _trainer(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    trainer = recipe.get("trainer")
+    if not isinstance(trainer, dict | None):
+        raise RecipeError(f"trainer must be a section such as {{max_epochs: 1}}, got {reprlib.repr(trainer)}")
+    return trainer or {}
 
 
 def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
@@ -219,9 +250,11 @@ def instantiate(kind: type[C], entry: Mapping[str, Any]) -> C:
 
 def add_recipe(parser: ArgumentParser) -> None:
     """Adds the arguments that :func:`build_recipe` reads."""
-    parser.add_argument("--config", type=str, required=True, help="recipe of the run, as for landscape fit (YAML)")
-    parser.add_subclass_arguments(both(pl.LightningModule), "model", required=False, help="instead of the recipe's")
-    parser.add_subclass_arguments(both(pl.LightningDataModule), "data", required=False, help="instead of the recipe's")
+    parser.add_argument("--config", type=str, default=None, help="recipe of the run, as for landscape fit (YAML)")
+    model, data = "model, without --config built with the checkpoint's hyperparameters", "data, in the same way"
+    parser.add_subclass_arguments(both(pl.LightningModule), "model", required=False, help=model, fail_untyped=False)
+    parser.add_subclass_arguments(both(pl.LightningDataModule), "data", required=False, help=data, fail_untyped=False)
+    parser.add_argument("--from", type=str, default=None, help="FILE.py:NAME, a function that returns (model, data)")
     parser.add_argument("--num_batches", type=int, default=8, help="training batches that define the loss surface")
     parser.add_argument("--batch_norm", type=str, default="recalibrate", help="recalibrate, frozen or batch")
     parser.add_argument("--seed", type=int, default=0, help="of the probe set and the search")
@@ -251,11 +284,16 @@ def build_finder(parser: ArgumentParser, namespace: Namespace) -> PathFinder:
 
 
 def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
-    """Parses ``args``, with model and data from the recipe that ``--config`` names; other sections are left alone."""
-    early = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    early.add_argument("--config")
+    """Parses ``args``, with model and data from the recipe that ``--config`` names; other sections are left alone.
+
+    Without a recipe, ``--model`` and ``--data`` are built with the hyperparameters of the first checkpoint.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--config", "--from", "--model", "--data"):
+        early.add_argument(option)
     try:
-        config = early.parse_known_args(args)[0].config
+        given, files = early.parse_known_args(args)
+        config, source = given.config, getattr(given, "from")
     except argparse.ArgumentError as error:
         parser.error(str(error))
     sections: dict[str, Any] = {}
@@ -265,9 +303,15 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         except RecipeError as error:
             parser.error(f"--config {error}")
         sections = {key: recipe[key] for key in ("model", "data") if recipe.get(key)}
+    elif source is None and not {"-h", "--help"} & set(args):
+        chosen = {key: value for key in ("model", "data") if (value := getattr(given, key)) and "{" not in value}
+        sections = remembered(chosen, files)
     # First, so that what the user adds on the command line overrides them.
-    given = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
-    return parser.parse_args([*given, *args])
+    first = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
+    namespace = parser.parse_args([*first, *args])
+    if source is None and namespace.get("model") is None:
+        parser.error("give --config RECIPE, --model my.Module with --data my.Data, or --from FILE.py:NAME")
+    return namespace
 
 
 def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:
@@ -287,10 +331,14 @@ def build_recipe(parser: ArgumentParser, namespace: Namespace) -> Recipe:
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"device {device!r} cannot be used here ({error}): give auto, cpu, cuda or mps") from error
     with isolated_rng(namespace.seed):
-        built = parser.instantiate_classes(namespace)
+        if namespace["from"] is not None:
+            model, data = objects_of(namespace["from"])
+        else:
+            built = parser.instantiate_classes(namespace)
+            model, data = built.model, built.get("data")
     return Recipe(
-        model=built.model,
-        data=built.get("data"),
+        model=model,
+        data=data,
         seed=namespace.seed,
         num_batches=namespace.num_batches,
         batch_norm=namespace.batch_norm,

@@ -86,7 +86,8 @@ def test_landscape_fit_then_connect_and_components(project: Path, capsys: pytest
         with pytest.raises(SystemExit) as ended:
             main([command, "a.ckpt", "b.ckpt", "--config", str(recipe), "--level=0.1"])
         assert ended.value.code == 0, capsys.readouterr().err
-    found = json.loads((project / "landscape" / "connect" / "connection.json").read_text())
+    (file,) = (project / "landscape" / "connect").glob("*/connection.json")
+    found = json.loads(file.read_text())
     assert found["verdict"] == "connected"
     assert found["linear_height"] == pytest.approx(1.0, rel=1e-3)
 

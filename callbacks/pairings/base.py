@@ -99,6 +99,10 @@ class Pairing(ABC):
     def lose(self) -> None:  # noqa: B027 - most look for nothing
         """Goes on, on every rank, without the snapshot that :meth:`partner` did not find as a run was resumed."""
 
+    def needed(self) -> Mapping[str, str] | None:
+        """Content hashes, by name, of the snapshots that :meth:`partner` will ask for; ``None``: it may ask for all."""
+        return None
+
     def companions(self) -> Mapping[str, nn.Module]:
         """Models of its own that are saved at each check, by what leads the names of their snapshots."""
         return {}

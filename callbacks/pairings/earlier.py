@@ -40,6 +40,10 @@ class _Remembered(Pairing):
         """Compares with the next snapshot that is recorded."""
         self._name = self._hash = None
 
+    def needed(self) -> dict[str, str]:
+        """The one that the next check compares with."""
+        return {} if self._name is None or self._hash is None else {self._name: self._hash}
+
     def state_dict(self) -> dict[str, Any]:
         return {"name": self._name, "hash": self._hash}
 

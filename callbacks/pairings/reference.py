@@ -48,6 +48,10 @@ class Reference(Pairing, word="reference"):
         """The reference, each time."""
         return self._partner
 
+    def needed(self) -> dict[str, str]:
+        """No snapshot of the run."""
+        return {}
+
 
 def read_partner(path: str | os.PathLike[str], module: nn.Module) -> Partner:
     """The weights of a file, under the module's names, once they are known to be a state of the module.

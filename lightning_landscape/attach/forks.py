@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.storage.atomic import replacing
-from lightning_landscape.storage.named_tensors import content_hash, module_state
-from lightning_landscape.storage.run_folders import differs, is_later, lacking, link, link_snapshots
-from lightning_landscape.storage.snapshots import SnapshotStore
+from lightning_landscape.storage.run_folders import differs, lacking, last_step, link_or_copy, link_snapshots
+from lightning_landscape.storage.snapshots import SharedWeights, SnapshotStore
 
 
 class Moment(NamedTuple):
@@ -35,11 +34,13 @@ class KeptMoments:
 
     Args:
         folder: where the files are.
+        shared: files of other snapshots of the run, of which the weights are links.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: SharedWeights | None = None) -> None:
         self._folder = folder
-        self._store = SnapshotStore(folder)
+        self._shared = shared
+        self._store = SnapshotStore(folder, shared)
 
     def keep(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> str:
         """Writes the present moment, and returns the content hash of its weights."""
@@ -58,21 +59,21 @@ class KeptMoments:
 
     def is_later(self, step: int) -> bool:
         """Whether a moment after this step is there."""
-        return is_later(self._store, step)
+        return last_step(self._store) > step
 
     def differs(self, module: pl.LightningModule, step: int) -> bool:
         """Whether other weights than the module's are kept of this step."""
         name = _name(step)
-        return name in self._store and differs(self._store, name, content_hash(module_state(module)))
+        return name in self._store and differs(self._store, name, self._store.hash_of(module))
 
     def linked(self, folder: Path, last: int) -> KeptMoments:
         """These moments, up to a step, in another folder too."""
-        there = KeptMoments(folder)
+        there = KeptMoments(folder, self._shared)
         link_snapshots(self._store, there._store, lambda snapshot: snapshot.step <= last)
         for snapshot in there._store:
             path = self._optimizer_file(snapshot.step)
             if path.exists():
-                link(path, there._optimizer_file(snapshot.step))
+                link_or_copy(path, there._optimizer_file(snapshot.step))
         return there
 
     def weights(self, step: int) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from lightning_landscape.community.affiliation import AffiliationGraphFit
 from lightning_landscape.community.belief_propagation import BeliefPropagation
 from lightning_landscape.community.burer_monteiro import BurerMonteiro
-from lightning_landscape.community.graph import CommunityGraph, community_graph, reverse_edges
+from lightning_landscape.community.graph import CommunityGraph, as_community_graph, community_graph, reverse_edges
 from lightning_landscape.community.line_graph import (
     incidence_difference,
     incidence_difference_transpose,
@@ -43,6 +43,7 @@ __all__ = [
     "LaplacianSpectral",
     "NonBacktrackingSpectral",
     "ProjectedPowerIteration",
+    "as_community_graph",
     "average_degree",
     "community_graph",
     "critical_degrees",

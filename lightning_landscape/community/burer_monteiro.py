@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from torch_geometric.data import Data
 
-from lightning_landscape.community.adjacency import adjacency_matrix
+from lightning_landscape.community.adjacency import adjacency_matrix, checked_graph
 from lightning_landscape.community.clustering import cluster_rows
 
 
@@ -62,11 +62,11 @@ class BurerMonteiro:
         self.max_iterations = max_iterations
         self.seed = seed
 
-    def fit_predict(self, data: Data, num_communities: int) -> Tensor:
+    def fit_predict(self, data: Any, num_communities: int) -> Tensor:
         """Find communities.
 
         Args:
-            data: a graph with ``edge_index`` (2, E2), both directions of each edge, and ``num_nodes``.
+            data: a graph, as :func:`~lightning_landscape.community.as_community_graph` takes it.
             num_communities: k, at most ``rank + 1``.
 
         Returns:
@@ -76,13 +76,14 @@ class BurerMonteiro:
             ValueError: if k is not from 2 to n or exceeds ``rank + 1``, or the graph is directed, not simple or without
                 edges.
         """
-        adjacency = adjacency_matrix(data, num_communities)
+        graph = checked_graph(data, num_communities)
+        adjacency = adjacency_matrix(graph)
         if num_communities > self.rank + 1:
             raise ValueError(f"{num_communities} communities need a rank of {num_communities - 1}, got {self.rank}")
         factor = self.factor(adjacency)
         _, _, axes = np.linalg.svd(factor.T @ factor)
         points = factor @ axes[: num_communities - 1].T
-        return cluster_rows(points, num_communities, self.seed).to(data.edge_index.device)
+        return cluster_rows(points, num_communities, self.seed).to(graph.edge_index.device)
 
     def product(self, adjacency: csr_matrix, factor: np.ndarray) -> np.ndarray:
         """M V (n, rank), with M the matrix of the objective, ``A - c / n 1 1^T`` or -A."""

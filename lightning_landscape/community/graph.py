@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -65,6 +66,67 @@ def community_graph(edge_index: Tensor, num_nodes: int, y: Tensor | None = None)
     return CommunityGraph(
         edge_index=edge_index, rev_edge=reverse_edges(edge_index, num_nodes), y=y, num_nodes=num_nodes
     )
+
+
+def as_community_graph(graph: Any) -> CommunityGraph:
+    """The same graph, of whatever kind, with its edges in order.
+
+    Args:
+        graph: simple and undirected: a PyG ``Data`` with ``edge_index`` (2, E2), both directions of each edge in any
+            order; or a SciPy sparse matrix or array (n, n), symmetric, of zeros and ones; or a networkx ``Graph``,
+            whose nodes are numbered in the order in which it lists them. Weights of edges are not looked at in a
+            ``Data`` or a ``Graph``.
+
+    Returns:
+        The graph; a ``Data`` keeps its ``y``.
+
+    Raises:
+        TypeError: if it is of another kind.
+        ValueError: if it is directed, has self-loops or repeated edges, or a matrix holds other numbers.
+
+    Example:
+        >>> import networkx
+        >>> as_community_graph(networkx.path_graph(["a", "b", "c"])).edge_index
+        tensor([[0, 1, 1, 2],
+                [1, 0, 2, 1]])
+    """
+    if isinstance(graph, CommunityGraph):
+        return graph
+    if isinstance(graph, Data):
+        nodes = graph.num_nodes or 0
+        if graph.edge_index is None:
+            raise ValueError(f"the graph of {nodes} nodes has no edges: edge_index is None")
+        source, target = _checked(graph.edge_index, nodes)
+        edge_index = torch.stack([source, target])[:, (source * nodes + target).argsort()]
+        return CommunityGraph(
+            edge_index=edge_index, rev_edge=reverse_edges(edge_index, nodes), y=graph.y, num_nodes=nodes
+        )
+    if issparse(graph):
+        return _of_matrix(graph)
+    # Not imported: a graph of networkx says itself what it is.
+    if hasattr(graph, "is_directed") and hasattr(graph, "adjacency") and hasattr(graph, "is_multigraph"):
+        if graph.is_directed() or graph.is_multigraph():
+            raise ValueError(
+                f"a {type(graph).__name__} may hold both directions of an edge, or an edge twice: "
+                "networkx.Graph(graph) makes it simple and undirected"
+            )
+        numbers = {node: number for number, node in enumerate(graph)}
+        pairs = [(numbers[node], numbers[other]) for node, others in graph.adjacency() for other in others]
+        edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
+        return as_community_graph(Data(edge_index=edge_index, num_nodes=len(numbers)))
+    raise TypeError(f"a graph must be a Data, a SciPy sparse matrix or a networkx Graph, got {type(graph).__name__}")
+
+
+def _of_matrix(matrix: Any) -> CommunityGraph:
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"the matrix of a graph must be square, got shape {matrix.shape}")
+    entries = matrix.tocoo()
+    entries.sum_duplicates()
+    present = entries.data != 0
+    if not (entries.data[present] == 1).all():
+        raise ValueError("the matrix of a graph must hold zeros and ones: (matrix != 0) leaves out the weights")
+    edge_index = torch.stack([torch.as_tensor(part[present].astype("int64")) for part in (entries.row, entries.col)])
+    return as_community_graph(Data(edge_index=edge_index, num_nodes=matrix.shape[0]))
 
 
 def reverse_edges(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.sparse import bmat, csr_matrix, diags, identity
 from scipy.sparse.linalg import ArpackNoConvergence, eigs
 from torch import Tensor
-from torch_geometric.data import Data
 
-from lightning_landscape.community.adjacency import adjacency_matrix, degrees
+from lightning_landscape.community.adjacency import adjacency_matrix, checked_graph, degrees
 from lightning_landscape.community.clustering import cluster_rows
 
 _DENSE_SIZE = 200
@@ -74,11 +75,11 @@ class NonBacktrackingSpectral:
         parts /= np.linalg.norm(parts, axis=0)
         return parts
 
-    def fit_predict(self, data: Data, num_communities: int) -> Tensor:
+    def fit_predict(self, data: Any, num_communities: int) -> Tensor:
         """Find communities.
 
         Args:
-            data: a graph with ``edge_index`` (2, E2), both directions of each edge, and ``num_nodes``.
+            data: a graph, as :func:`~lightning_landscape.community.as_community_graph` takes it.
             num_communities: k.
 
         Returns:
@@ -88,8 +89,9 @@ class NonBacktrackingSpectral:
             ValueError: if k is not from 2 to n, or the graph is directed, not simple or without edges.
             RuntimeError: if the eigenvalues cannot be told from others, as in a long path or ring.
         """
-        points = self.embedding(adjacency_matrix(data, num_communities), num_communities)
-        return cluster_rows(points, num_communities, self.seed).to(data.edge_index.device)
+        graph = checked_graph(data, num_communities)
+        points = self.embedding(adjacency_matrix(graph), num_communities)
+        return cluster_rows(points, num_communities, self.seed).to(graph.edge_index.device)
 
 
 def ihara_bass(adjacency: csr_matrix) -> csr_matrix:

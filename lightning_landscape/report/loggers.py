@@ -45,7 +45,7 @@ def report(
     logger                  what it gets
     ======================= ==========================================================================
     ``WandbLogger``         scalars over ``<prefix>/check``, both profiles as a line series, the rows as
-                            a table, the figures as images
+                            a table, the figures as images, the conclusion in the summary
     ``TensorBoardLogger``   scalars and figures
     ``MLFlowLogger``        scalars and figures
     any other               scalars
@@ -168,6 +168,8 @@ def _wandb(
     if history.unwritten.get(named_prefix) == run.step:
         run.log({}, commit=True)
     run.log(metrics, commit=False)
+    if rows and (said := rows[-1].get("conclusion")):
+        run.summary[_named(logger, f"{prefix}/conclusion")] = said
     history.unwritten[named_prefix] = run.step
 
 

@@ -16,6 +16,8 @@ from lightning_landscape.connection import Reason, Verdict
 def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line a check: epoch, level, linear height, height, verdict, beads, normalised length, seconds.
 
+    Below it stands the conclusion of the last check.
+
     Args:
         rows: rows of ``checks.jsonl``; ``None``, a number that was not finite or not measured, is a dash.
 
@@ -47,8 +49,11 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             _number(row["normalized_length"], ".3f"),
             _number(row["seconds"], ".1f"),
         )
+    captions = [f"The last check: {row['conclusion']}" for row in rows[-1:] if "conclusion" in row]
     if any(row["verdict"] != Verdict.CONNECTED for row in rows):
-        table.caption = "not_found: this search found no path; it never proves that there is none"
+        captions.append("not_found: this search found no path; it never proves that there is none")
+    if captions:
+        table.caption = Text("\n".join(captions))
         table.caption_justify = "left"
     return table
 

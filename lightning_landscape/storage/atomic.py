@@ -46,10 +46,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         '42'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    ending = f"{path.suffix}.tmp"
-    _remove_stale(path.parent, ending)
-    unique = f"{this_process()}.{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.stem[:_LONGEST_STEM]}.{unique}{ending}")
+    _remove_stale(path.parent, f"{path.suffix}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -117,6 +115,43 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def link(source: Path, path: Path) -> bool:
+    """Has ``path`` be a further name of the file ``source``; one that is there already is replaced in one step.
+
+    Returns:
+        Whether it is: not where the disk has no hard links, or ``source`` lies on another one.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> source = Path(mkdtemp()) / "weights"
+        >>> source.touch()
+        >>> link(source, source.with_name("again")), source.stat().st_nlink
+        (True, 2)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path.parent, f"{path.suffix}.tmp")
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        if os.path.samefile(source, path):
+            return True
+        temporary = _temporary(path)
+        try:
+            os.link(source, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError:
+        return False
+    sync_folder(path.parent)
+    return True
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside ``path`` that tells which process writes there."""
+    return path.with_name(f".{path.stem[:_LONGEST_STEM]}.{this_process()}.{secrets.token_hex(4)}{path.suffix}.tmp")
 
 
 def _remove_stale(folder: Path, ending: str) -> None:

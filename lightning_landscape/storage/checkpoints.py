@@ -16,7 +16,7 @@ from lightning_landscape.storage.atomic import CorruptFileError
 from lightning_landscape.storage.named_tensors import clean_name
 from lightning_landscape.storage.plain_files import file_size, shown
 from lightning_landscape.storage.snapshots import is_snapshot, parse_header
-from lightning_landscape.storage.tensor_files import SUFFIX, SnapshotError, read_safetensors
+from lightning_landscape.storage.tensor_files import SUFFIX, SnapshotError, read_safetensors, removed
 
 _REPEATED, _SMALL = 8, 1 << 26  # tied weights come several times, and small buffers may be expanded
 
@@ -45,7 +45,8 @@ def read_reference(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         file_size(file)
     except FileNotFoundError:
-        raise SnapshotError(f"{shown(file)} does not exist: pass a .safetensors file or a Lightning .ckpt") from None
+        what = "pass a .safetensors file or a Lightning .ckpt"
+        raise SnapshotError(f"{shown(file)} does not exist: {what}{removed(file)}") from None
     except (OSError, ValueError) as error:  # no permission, a name that is too long, a null in it
         raise SnapshotError(f"{shown(file)} cannot be read ({error}): give another path") from error
     except CorruptFileError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 
-from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.atomic import link, replacing
 from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore
 
 _MOVING = "earlier.moving"
@@ -82,25 +82,28 @@ def is_own_folder(folder: Path, of: Path) -> bool:
 def link_snapshots(source: SnapshotStore, target: SnapshotStore, wanted: Callable[[Snapshot], bool]) -> None:
     """Has snapshots in another folder too, as further names of the same files; copies on another disk.
 
+    The source is read alone.
+
     Args:
         source: where they are; what cannot be read there is left out.
         target: where they shall be; those that are there already stay.
         wanted: which.
     """
-    for name in source._names():
+    there = set(target.names())
+    for name in source.names():
         with contextlib.suppress(SnapshotError):
             snapshot = source.open(name)
-            if wanted(snapshot) and name not in target:
-                link(snapshot.path, target.dirpath / snapshot.path.name)
+            if wanted(snapshot) and name not in there:
+                target.adopt(snapshot)
 
 
-def is_later(store: SnapshotStore, step: int) -> bool:
-    """Whether a snapshot of a later step is there."""
-    for name in store._names():
+def last_step(store: SnapshotStore) -> int:
+    """The largest step of a snapshot that can be read; -1 if there is none."""
+    last = -1
+    for name in store.names():
         with contextlib.suppress(SnapshotError):
-            if store.open(name).step > step:
-                return True
-    return False
+            last = max(last, store.open(name).step)
+    return last
 
 
 def lacking(store: SnapshotStore, contents: Mapping[str, str]) -> list[str]:
@@ -124,12 +127,9 @@ def differs(store: SnapshotStore, name: str, content: str) -> bool:
         return False
 
 
-def link(path: Path, target: Path) -> None:
+def link_or_copy(path: Path, target: Path) -> None:
     """A second name of a file, or a copy where the disk has no such names; whole or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, target)
-    except OSError:
+    if not link(path, target):
         copy(path, target)
 
 

@@ -2,84 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import math
-import numbers
 import operator
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from lightning_landscape.storage.atomic import link, replacing
 from lightning_landscape.storage.named_tensors import content_hash, mapping_state, module_state, tied_names
-from lightning_landscape.storage.plain_files import shown
-from lightning_landscape.storage.tensor_files import (
-    REPLACE,
-    SUFFIX,
-    SnapshotError,
-    missing,
-    read_safetensors,
-    write_safetensors,
+from lightning_landscape.storage.shared_weights import SharedWeights, read_header
+from lightning_landscape.storage.snapshot_headers import (
+    Snapshot,
+    checked_count,
+    checked_finite,
+    checked_name,
+    default_name,
+    epoch_of,
+    is_snapshot,
+    make_header,
+    parse_header,
+    rounded,
 )
+from lightning_landscape.storage.tensor_files import SUFFIX, SnapshotError, missing, write_safetensors
 
-_RECORD, _SEAL = "lightning_landscape.snapshot", "lightning_landscape.sha256"
-_FORMAT = 1
+StoredDtype = Literal["float32", "bfloat16", "float16"]
+_NOTE = ".json"
 _order = operator.attrgetter("step", "name")
-__all__ = ["Snapshot", "SnapshotError", "SnapshotStore", "content_hash", "module_state", "tied_names"]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The header of one snapshot file; the tensors stay on the disk until :meth:`load`.
-
-    Attributes:
-        path: the file.
-        name: name of the snapshot in the store, without suffix.
-        step: optimizer steps taken so far, ``trainer.global_step``.
-        epoch: index of the epoch, from 0.
-        loss: the loss that the run logged for these weights, ``None`` if it gave none.
-        content_hash: :func:`content_hash` of the tensors.
-        metadata: further values that the writer noted, plain JSON.
-        aliases: further names of tied tensors, mapped to the stored name.
-    """
-
-    path: Path
-    name: str
-    step: int
-    epoch: int
-    loss: float | None
-    content_hash: str
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    aliases: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
-
-    def load(self) -> dict[str, Tensor]:
-        """The tensors, on the CPU, tied ones once; every load is verified against the content hash.
-
-        Raises:
-            SnapshotError: if the file is missing, truncated, altered, or was replaced since it was opened.
-        """
-        header, tensors = read_safetensors(self.path)
-        written = parse_header(self.path, header)
-        if written.content_hash != self.content_hash:
-            raise SnapshotError(f"{self.path} was replaced since it was opened: open {self.name!r} again")
-        if content_hash(tensors) != self.content_hash:
-            raise SnapshotError(f"{shown(self.path)} was altered: its tensors do not match its content hash. {REPLACE}")
-        if not set(self.aliases.values()) <= tensors.keys():
-            raise SnapshotError(f"{shown(self.path)} names tied tensors that it does not hold. {REPLACE}")
-        return tensors
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """:meth:`load` with tied tensors under all of their names, as ``module.load_state_dict`` wants them.
-
-        Raises:
-            SnapshotError: if the file is missing, damaged, altered or replaced; the message says what to do.
-        """
-        tensors = self.load()
-        return tensors | {alias: tensors[name] for alias, name in self.aliases.items()}
+__all__ = [
+    "SharedWeights",
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotStore",
+    "StoredDtype",
+    "checked_name",
+    "content_hash",
+    "default_name",
+    "epoch_of",
+    "is_snapshot",
+    "module_state",
+    "parse_header",
+    "tied_names",
+]
 
 
 class SnapshotStore:
@@ -88,8 +56,15 @@ class SnapshotStore:
     A file appears under its name complete or not at all, also when the process is killed: it is written
     under a temporary name in the same folder, flushed to the disk and then renamed.
 
+    Weights that a file of the store holds already, to the last bit, are not written again: the new snapshot is a
+    further name of that file, a hard link. What its header says otherwise (of another step, say) is in a note beside
+    it, ``NAME.json``. Where the disk has no hard links, the file is written again.
+
     Args:
         dirpath: the folder; made by the first :meth:`save`.
+        shared: the files of other stores on the same disk, of which this one makes links too.
+        dtype: round floating-point numbers of more bits to ``"float32"``, ``"bfloat16"`` or ``"float16"``; they are
+            rounded in the file, and :meth:`Snapshot.load` gives the rounded ones. ``None``: all bits.
 
     Raises:
         ValueError: if ``dirpath`` is something else than a folder.
@@ -105,8 +80,16 @@ class SnapshotStore:
         <All keys matched successfully>
     """
 
-    def __init__(self, dirpath: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        dirpath: str | os.PathLike[str],
+        shared: SharedWeights | None = None,
+        dtype: StoredDtype | None = None,
+    ) -> None:
         self.dirpath = Path(dirpath)
+        self.dtype = dtype
+        self._shared = shared if shared is not None else SharedWeights()
+        self._looked = False  # whether the files that were there already are known
         if self.dirpath.exists() and not self.dirpath.is_dir():
             raise ValueError(f"dirpath must be a folder, and {self.dirpath} is a file")
 
@@ -114,13 +97,18 @@ class SnapshotStore:
         return f"SnapshotStore({str(self.dirpath)!r})"
 
     def __iter__(self) -> Iterator[Snapshot]:
-        return iter(sorted(map(self.open, self._names()), key=_order))
+        return iter(sorted(map(self.open, self.names()), key=_order))
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names()
+        return name in self.names()
+
+    def names(self) -> list[str]:
+        """The names of all snapshots, in no order."""
+        # A leading dot marks the temporary files.
+        return [path.stem for path in self.dirpath.glob(f"[!.]*{SUFFIX}")]
 
     def save(
         self,
@@ -143,7 +131,7 @@ class SnapshotStore:
             metadata: further plain JSON to keep in the header.
 
         Raises:
-            ValueError: for a tensor that safetensors cannot hold, a name that is no plain file name, or a
+            ValueError: for a tensor that safetensors or ``dtype`` cannot hold, a name that is no plain file name, or a
                 header value that is not finite.
             OSError: if the disk refuses, for example when it is full; nothing is left behind then.
         """
@@ -151,23 +139,43 @@ class SnapshotStore:
             state, aliases = module_state(module_or_state), tied_names(module_or_state)
         else:
             state, aliases = mapping_state(module_or_state)
-        record = {
-            "format": _FORMAT,
-            "step": _count("step", step),
-            "epoch": _count("epoch", epoch),
-            "loss": None if loss is None else _finite("loss", loss),
+        state, dtypes = rounded(state, self.dtype)
+        record: dict[str, Any] = {
+            "step": checked_count("step", step),
+            "epoch": checked_count("epoch", epoch),
+            "loss": None if loss is None else checked_finite("loss", loss),
             "content_hash": content_hash(state),
             "aliases": aliases,
             "metadata": dict(metadata or {}),
-        }
+        } | ({"dtypes": dtypes} if dtypes else {})
         path = self._path(default_name(step=step, epoch=epoch) if name is None else name)
-        try:
-            text = json.dumps(record, sort_keys=True, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"metadata must be plain JSON with finite numbers: {error}") from error
-        header = {_RECORD: text, _SEAL: hashlib.sha256(text.encode()).hexdigest()}
-        write_safetensors(path, state, header)
-        return parse_header(path, header)
+        header = make_header(record)
+        snapshot = parse_header(path, header)
+        if not self._link(snapshot):
+            write_safetensors(path, state, header)
+            self._note(path).unlink(missing_ok=True)
+            self._shared.add(snapshot, intact=True)
+        return snapshot
+
+    def hash_of(self, module: nn.Module) -> str:
+        """The content hash that a snapshot of the module has in this store."""
+        return content_hash(rounded(module_state(module), self.dtype)[0])
+
+    def adopt(self, snapshot: Snapshot) -> Snapshot:
+        """Has a snapshot of another store under its name here too, as a link, or a copy on another disk.
+
+        Raises:
+            SnapshotError: if its file is missing, damaged, altered or was replaced since it was opened.
+            OSError: if the disk refuses, for example when it is full; nothing is left behind then.
+        """
+        own = replace(snapshot, path=self._path(snapshot.name))
+        self._shared.add(snapshot, intact=False)
+        if not self._link(own):
+            stored = replace(snapshot, dtypes={}).load()
+            write_safetensors(own.path, stored, make_header(own.record()))
+            self._note(own.path).unlink(missing_ok=True)
+            self._shared.add(own, intact=True)
+        return own
 
     def open(self, name: str) -> Snapshot:
         """The snapshot called ``name``; reads its header alone.
@@ -177,7 +185,13 @@ class SnapshotStore:
             ValueError: if ``name`` is no plain file name.
         """
         path = self._path(name)
-        return parse_header(path, read_safetensors(path, tensors=False)[0])
+        snapshot = read_header(path)
+        try:
+            noted = parse_header(path, json.loads(self._note(path).read_bytes()))
+        except (OSError, ValueError, AttributeError, TypeError):
+            return snapshot
+        # A note of other weights is of a snapshot that was replaced.
+        return noted if noted.content_hash == snapshot.content_hash else snapshot
 
     def load(self, name: str) -> dict[str, Tensor]:
         """The verified tensors of the snapshot called ``name``: ``open(name).load()``."""
@@ -188,7 +202,7 @@ class SnapshotStore:
         return max(self, key=_order, default=None)
 
     def delete(self, name: str) -> None:
-        """Remove a snapshot, readable or not.
+        """Remove a snapshot, readable or not; weights that another one shares stay.
 
         Raises:
             SnapshotError: if there is none of that name.
@@ -199,87 +213,56 @@ class SnapshotStore:
             path.unlink()
         except FileNotFoundError:
             raise missing(path) from None
+        self._note(path).unlink(missing_ok=True)
+        self._shared.remove(path)
+
+    def tidy(self) -> None:
+        """Removes notes of snapshots that are gone, as a killed process leaves them."""
+        for note in self.dirpath.glob(f"[!.]*{_NOTE}"):
+            if not note.with_suffix(SUFFIX).exists():
+                note.unlink(missing_ok=True)
+
+    def move_aside(self, folder: str | os.PathLike[str]) -> bool:
+        """Moves all snapshots, notes included, into another folder of the same disk, in one step.
+
+        Args:
+            folder: where to; it must not be there, or be empty.
+
+        Returns:
+            Whether there was anything to move.
+
+        Raises:
+            OSError: if the folder holds something, or lies on another disk.
+        """
+        if not self.dirpath.exists():
+            return False
+        Path(folder).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.dirpath, folder)
+        return True
+
+    def _link(self, wanted: Snapshot) -> bool:
+        """Makes the snapshot a name of a file that has its weights already; whether there is one."""
+        if not self._looked:
+            self._looked = True
+            for name in self.names():
+                with contextlib.suppress(SnapshotError):
+                    self._shared.add(read_header(self._path(name)), intact=False)
+        there = self._shared.find(wanted)
+        if there is None:
+            return False
+        note = self._note(wanted.path)
+        if there.record() == wanted.record():
+            note.unlink(missing_ok=True)
+        else:
+            with replacing(note) as file:
+                file.write(json.dumps(make_header(wanted.record())).encode())
+        if not link(there.path, wanted.path):
+            return False
+        self._shared.add(wanted, intact=True)
+        return True
 
     def _path(self, name: str) -> Path:
         return self.dirpath / f"{checked_name(name)}{SUFFIX}"
 
-    def _names(self) -> list[str]:
-        # A leading dot marks the temporary files.
-        return [path.stem for path in self.dirpath.glob(f"[!.]*{SUFFIX}")]
-
-
-def default_name(*, step: int, epoch: int) -> str:
-    """The name of a snapshot that was given none: ``epoch=003-step=000069``."""
-    return f"epoch={epoch:03d}-step={step:06d}"
-
-
-def checked_name(name: str) -> str:
-    """The name itself, if it is a plain file name that cannot leave its folder.
-
-    Raises:
-        ValueError: if it is empty, hidden, too long, or holds a separator or a control character.
-    """
-    plain = isinstance(name, str) and name.isprintable() and name.strip() == name and len(name.encode()) <= 200
-    if not plain or not name or name.startswith(".") or any(char in name for char in "/\\:"):
-        raise ValueError(f"name must be a plain file name such as 'epoch=003-step=000069', got {name!r}")
-    return name
-
-
-def is_snapshot(header: Mapping[str, str]) -> bool:
-    """Whether header metadata of a safetensors file says that a :class:`SnapshotStore` wrote it."""
-    return _RECORD in header
-
-
-def parse_header(path: Path, header: Mapping[str, str]) -> Snapshot:
-    """The snapshot that header metadata describes.
-
-    Raises:
-        SnapshotError: if the metadata is not ours, was altered, or is of a later format.
-    """
-    if not is_snapshot(header):
-        raise SnapshotError(
-            f"{shown(path)} was not written by SnapshotStore: move it out of the folder of snapshots, or pass it to "
-            "read_reference, which takes any safetensors file"
-        )
-    text = header[_RECORD]
-    if header.get(_SEAL) != hashlib.sha256(text.encode()).hexdigest():
-        raise SnapshotError(f"{shown(path)} was altered: its header does not match its checksum. {REPLACE}")
-    try:
-        record = json.loads(text, parse_constant=_refuse)
-        if record["format"] != _FORMAT:
-            raise SnapshotError(
-                f"{path} has format {record['format']!r}, known is {_FORMAT}: upgrade lightning-landscape"
-            )
-        return Snapshot(
-            path=path,
-            name=path.stem,
-            step=_count("step", record["step"]),
-            epoch=_count("epoch", record["epoch"]),
-            loss=None if record["loss"] is None else _finite("loss", record["loss"]),
-            content_hash=str(record["content_hash"]),
-            metadata=dict(record["metadata"]),
-            aliases={str(alias): str(name) for alias, name in record["aliases"].items()},
-        )
-    except SnapshotError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise SnapshotError(
-            f"{shown(path)} has a header that SnapshotStore does not write ({error!r}). {REPLACE}"
-        ) from error
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-        raise ValueError(f"{name} must be an integer from 0, got {value!r}")
-    return int(value)
-
-
-def _finite(name: str, value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite or None, got {number}")
-    return number
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no finite number")
+    def _note(self, path: Path) -> Path:
+        return path.with_name(f"{path.stem}{_NOTE}")

@@ -87,7 +87,14 @@ def missing(path: Path) -> SnapshotError:
     others = sorted(other.stem for other in path.parent.glob(f"[!.]*{SUFFIX}"))
     some = ", ".join(map(shown, others[:8])) + (", ..." if len(others) > 8 else "")
     what = f"this folder holds {some}" if others else "check the folder"
-    return SnapshotError(f"{shown(path)} does not exist: {what}")
+    return SnapshotError(f"{shown(path)} does not exist: {what}{removed(path)}")
+
+
+def removed(path: Path) -> str:
+    """What to do about a file that may have been a snapshot; empty where its name or folder says that it was none."""
+    if path.suffix != SUFFIX or (path.parent.name != "snapshots" and "-step=" not in path.stem):
+        return ""
+    return "; callbacks remove snapshots that no later check needs: train with keep='all' to have every one"
 
 
 def _serialize(tensors: Mapping[str, Tensor], header: dict[str, str]) -> bytes:

@@ -172,15 +172,15 @@ class LossSurface:
     def point(self, state: Mapping[str, Tensor] | None = None) -> Tensor:
         """The vector (P,) of the module's parameters, or of the named tensors in ``state``.
 
-        Where ``state`` holds buffers that differ from the module's, E at the point is compared with the loss that
-        the state has by itself, with its own buffers.
+        Where ``state`` holds buffers or frozen parameters that differ from the module's, E at the point is compared
+        with the loss that the state has by itself, with its own.
 
         Warns:
             UserWarning: if E is larger than twice that loss.
 
         Raises:
-            ValueError: if ``state`` is none of the module, or has buffers that the loss depends on and that can be
-                neither estimated nor left out; see ``buffers`` of the class.
+            ValueError: if ``state`` is none of the module, or has frozen parameters or buffers that the loss depends on
+                and that can be neither estimated nor left out; see ``buffers`` of the class.
         """
         with computing(self._objective.needs_grad):
             if state is None:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torchmetrics import Metric
 
 from lightning_landscape.either_lightning import both
+from lightning_landscape.storage.named_tensors import clean_name
 from lightning_landscape.surface.batch_norm import BatchNormMode, Norms
 from lightning_landscape.surface.detached import detached_copy, metrics_of
 from lightning_landscape.surface.names import buffer_places, join, modules_in_eval
@@ -101,6 +102,7 @@ class Objective(nn.Module):
             for key, buffer in child._buffers.items()
             if buffer is not None
         ]
+        self._names = {clean_name(name): name for name in module.state_dict()}  # of a compiled module, as it has them
         self._arguments: tuple[int, ...] = ()
         if loss_fn is None:
             step = self._require_training_step()
@@ -189,6 +191,26 @@ class Objective(nn.Module):
         names = (name for name, _, _ in buffer_places(self.module))
         return {name: state[name] for name in names if name in state and name not in metrics}
 
+    @property
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """The parameters that are no coordinates."""
+        return {name: parameter for name, parameter in self.module.named_parameters() if not parameter.requires_grad}
+
+    @contextmanager
+    def frozen_as(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Lets frozen parameters have other values than the module's own."""
+        frozen = self.frozen
+        with torch.no_grad():
+            kept = {name: frozen[name].clone() for name in values}
+            for name, value in values.items():
+                frozen[name].copy_(value)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    frozen[name].copy_(value)
+
     @contextmanager
     def started_from(self, values: Mapping[str, Tensor]) -> Iterator[None]:
         """Lets estimates start from other buffers than the module's own."""
@@ -214,7 +236,10 @@ class Objective(nn.Module):
     def state(self) -> dict[str, Tensor]:
         """The module's ``state_dict()`` as it is now, copied, every name of a tied tensor with a tensor of its own."""
         entries: dict[str, Any] = self.module.state_dict()
-        return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in entries.items()}
+        return {
+            self._names.get(name, name): value.detach().clone() if isinstance(value, Tensor) else value
+            for name, value in entries.items()
+        }
 
     def reset_metrics(self) -> None:
         """Empties torchmetrics that a step has fed, whose states would grow without end."""

@@ -16,13 +16,16 @@ _SLOWEST = 0.9999  # per pass; what decays more slowly than that is not settled 
 
 
 class Recipe(NamedTuple):
-    """How estimates are taken: passes over the batches, and whether sums and counts start from zero."""
+    """How estimates are taken: passes over the batches, and whether sums and counts start from zero in the last one.
+
+    Before that pass moving averages are at their limit, so that what is summed depends on no earlier value of them.
+    """
 
     passes: int
     anew: bool
 
 
-RECIPES = (Recipe(2, anew=False), Recipe(2, anew=True), Recipe(8, anew=False))
+RECIPES = (Recipe(2, anew=False), Recipe(1, anew=True), Recipe(3, anew=True), Recipe(8, anew=False))
 
 
 class RunningBuffers:
@@ -46,14 +49,17 @@ class RunningBuffers:
     def __init__(self, module: nn.Module, others: Set[str], in_eval: Set[str]) -> None:
         self.names: list[str] = []
         self.recipe = RECIPES[0]
+        places = {name: (owner, key) for name, owner, key in buffer_places(module)}
+        # By owner: a module may have several names.
+        belonging = {places[name] for name in others}
+        frozen = {owner for name, (owner, _) in places.items() if name.rpartition(".")[0] in in_eval}
         self._places = {
-            name: (owner, key)
-            for name, owner, key in buffer_places(module)
-            if name not in others and name.rpartition(".")[0] not in in_eval
+            name: place for name, place in places.items() if place not in belonging and place[0] not in frozen
         }
         self._counts: set[str] = set()
         self._stored: dict[str, Tensor] = {}
         self._last: list[dict[str, Tensor]] = []
+        self._passed = 0
 
     @property
     def candidates(self) -> list[str]:
@@ -68,15 +74,27 @@ class RunningBuffers:
     def find(self, run: Callable[[], None]) -> None:
         """Names what two passes of ``run`` in train mode move, and of these the sums and counts."""
         self.names = list(self._places)
-        with self.updating():
-            before = self.values()
-            run()
-            between = self.values()
-            run()
-            after = self.values()
-        moved = [name for name in self.names if not _same(before[name], after[name])]
-        self._counts = {name for name in moved if _is_count(before[name], between[name], after[name])}
-        self.names = moved
+        weights = {
+            owner: [p.detach().clone() for p in owner.parameters(recurse=False)] for _, owner, _ in self._owned()
+        }
+        before, between, after = self._run_twice(run)
+        self.names = [
+            name
+            for name, owner, _ in self._owned()
+            if not _same(before[name], after[name])
+            # A layer that sets its weights by the first batch it sees would set them at every point.
+            and all(map(_same, weights[owner], owner.parameters(recurse=False)))
+        ]
+        self._counts = set()
+        while True:
+            # What is counted relative to a mean grows steadily once the count begins at zero.
+            further = {name for name in self.names if _is_count(before[name], between[name], after[name])}
+            if further <= self._counts:
+                return
+            self._counts |= further
+            for name in self.names:
+                self._write(name, torch.zeros_like(before[name]) if name in self._counts else before[name])
+            before, between, after = self._run_twice(run)
 
     def adopt(self, other: RunningBuffers) -> None:
         """Estimates what ``other``, over a copy of the same module, estimates, and in its way."""
@@ -95,30 +113,48 @@ class RunningBuffers:
             for owner, mode in modes:
                 owner.training = mode
 
-    @torch.no_grad()
+    def _run_twice(self, run: Callable[[], None]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The values before, between and after two passes."""
+        before = self.values()
+        with self.updating():
+            run()
+            between = self.values()
+            run()
+        return before, between, self.values()
+
     def begin(self) -> None:
         """Makes ready for the first pass."""
         self._stored = self.values()
+        self._last, self._passed = [self.values()], 0
         if self.recipe.anew:
-            for name in self._counts:
-                self._write(name, torch.zeros_like(self._stored[name]))
-        self._last = [self.values()]
+            self._count_from_zero()
 
     def passed(self) -> None:
-        """Notes where a pass has led."""
+        """Notes where a pass has led, and makes ready for the next."""
         self._last = [*self._last[-2:], self.values()]
+        self._passed += 1
+        if self.recipe.anew and self._passed == self.recipe.passes - 1:
+            self._extrapolate()
+            self._count_from_zero()
 
-    @torch.no_grad()
     def settle(self) -> None:
         """Moves the estimates to their limit, and leaves counts that belong to training where they were."""
-        if not self.names:
+        if not self.recipe.anew:
+            self._extrapolate()
+            for name in self._counts:
+                self._write(name, self._stored[name])
+
+    def _count_from_zero(self) -> None:
+        for name in self._counts:
+            self._write(name, torch.zeros_like(self._stored[name]))
+
+    @torch.no_grad()
+    def _extrapolate(self) -> None:
+        if len(self._last) < 3:
             return
         first, second, third = self._last
         for name in self.names:
-            if name in self._counts:
-                if not self.recipe.anew:
-                    self._write(name, self._stored[name])
-            elif third[name].is_floating_point():
+            if name not in self._counts and third[name].is_floating_point():
                 self._write(name, _limit(first[name], second[name], third[name]))
 
     def values(self) -> dict[str, Tensor]:

@@ -3,13 +3,13 @@
     python -m scripts.benchmarks.compare_finders --source ../shared/data --cache /tmp/landscape-pairs
 
 Trained pairs are kept in the cache, and so are finished rows: an interrupted comparison goes on where it ended. A row
-of another budget, or of a finder whose options were others, is measured again.
+of another budget, of a finder whose options were others, or of ends that were trained otherwise, is measured again.
+Training has seeds 0 and 1, a search at most 2000 steps; all five pairs take some hours on one core.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from lightning_landscape.finders import (
 )
 from lightning_landscape.storage.atomic import replacing
 from scripts.benchmarks.pairs import PAIRS, Pair, Trained, trained
+from scripts.reproduce.shared.kept import file_of, finished, keep
 
 FINDERS: dict[str, PathFinder] = {
     "LinearPath": LinearPath(),
@@ -73,10 +74,17 @@ def measured(pair: Pair, setting: Trained, finder: str, budget: float) -> dict[s
     } | row
 
 
-def still_valid(rows: list[dict[str, Any]], budget: float) -> list[dict[str, Any]]:
-    """The rows that the finders of today would measure with this budget."""
-    searches = {name: finder.describe() for name, finder in FINDERS.items()}
-    return [row for row in rows if row["budget"] == budget and (row["finder"], row.get("search")) in searches.items()]
+def row_of(pair: Pair, finder: str, budget: float, cache: Path, source: Path) -> dict[str, Any]:
+    """The row of a finder on a pair: kept in ``cache`` with the same settings, or measured now."""
+    # Made anew for each, so that all of them see the same training batches.
+    setting = trained(pair, cache, source)
+    settings = {"pair": setting.settings, "finder": finder, "search": FINDERS[finder].describe(), "budget": budget}
+    file = file_of(cache / "rows", f"{pair.name}-{finder}", settings)
+    row: dict[str, Any] | None = finished(file, settings)
+    if row is None:
+        row = measured(pair, setting, finder, budget)
+        keep(file, settings, row)
+    return row
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -148,18 +156,10 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger(pytorch_lightning.__name__).setLevel(logging.ERROR)
     console = Console(width=160)
-    log = arguments.cache / "rows.jsonl"
-    kept = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    rows = still_valid(kept, arguments.budget)
+    rows = []
     for pair in [pair for pair in PAIRS if pair.name in arguments.pairs]:
         for finder in FINDERS:
-            if any((row["pair"], row["finder"]) == (pair.name, finder) for row in rows):
-                continue
-            # Made anew for each, so that all of them see the same training batches.
-            setting = trained(pair, arguments.cache, arguments.source)
-            rows.append(measured(pair, setting, finder, arguments.budget))
-            with log.open("a") as file:
-                file.write(json.dumps(rows[-1], allow_nan=False) + "\n")
+            rows.append(row_of(pair, finder, arguments.budget, arguments.cache, arguments.source))
             shown = ("verdict", "reason", "height", "normalized_length", "gradient_steps", "work", "seconds")
             console.print(pair.name, finder, {key: rows[-1][key] for key in shown})
         write(rows, arguments.out)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -24,8 +27,15 @@ from lightning_landscape.datamodules import (
 from lightning_landscape.datamodules.parts.in_memory import InMemoryDataModule
 from lightning_landscape.models import ImageClassifier, PolynomialRegressor
 from lightning_landscape.storage.atomic import replacing
+from scripts.reproduce.shared.kept import KeptError, described
 
 _EVERY = 10  # training steps between looks at E
+_SEEDS = (0, 1)  # of the two ends
+# Of every data module of Lightning's; they change no number.
+_IDLE = {
+    "prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices", "trainer", "root", "source",
+    "num_workers", "download", "splits",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,30 @@ class Trained:
     theta_a: Tensor
     theta_b: Tensor
     steps: int
+    settings: dict[str, Any]
+
+
+def settings_of(pair: Pair) -> dict[str, Any]:
+    """All that the ends of a pair depend on, plain JSON."""
+    data, model = pair.data(Path(), Path()), pair.model()
+    arguments = {name: value for name, value in vars(data).items() if name not in _IDLE and not name.startswith("_")}
+    return {
+        "data": {"class": type(data).__name__, **described(arguments)},
+        "model": {"class": type(model).__name__, **described(dict(model.hparams))},
+        "loss": pair.loss,
+        "batch_size": pair.batch_size,
+        "probe": [*pair.probe],
+        "every": _EVERY,
+        "seeds": [*_SEEDS],
+    }
 
 
 def trained(pair: Pair, cache: Path, source: Path) -> Trained:
-    """Trains a pair, or reads it from ``cache``, where the unpacked data are kept too."""
+    """Trains a pair, or reads it from ``cache``, where the unpacked data are kept too.
+
+    Raises:
+        KeptError: if the pair in the cache was trained with other settings.
+    """
     data = pair.data(cache / "data", source)
     data.prepare_data()
     data.setup("fit")
@@ -99,16 +129,21 @@ def trained(pair: Pair, cache: Path, source: Path) -> Trained:
     inputs, targets = train[: pair.probe[0] * pair.probe[1]]
     probe = list(zip(inputs.split(pair.probe[1]), targets.split(pair.probe[1]), strict=True))
     file = cache / f"{pair.name}.safetensors"
+    settings = settings_of(pair)
+    key = json.dumps(settings, sort_keys=True)
     if not file.exists():
-        ends = [_train(pair, seed, train, probe) for seed in (0, 1)]
+        ends = [_train(pair, seed, train, probe) for seed in _SEEDS]
         points = {"theta_a": ends[0][0], "theta_b": ends[1][0]}
         with replacing(file) as handle:
-            handle.write(save(points, {"steps": str(ends[0][1] + ends[1][1])}))
+            handle.write(save(points, {"steps": str(ends[0][1] + ends[1][1]), "settings": key}))
     with safe_open(file, "pt") as handle:
         theta_a, theta_b = handle.get_tensor("theta_a"), handle.get_tensor("theta_b")
-        steps = int(handle.metadata()["steps"])
+        header = handle.metadata()
+    if header.get("settings") != key:
+        raise KeptError(f"{file} was trained with other settings: give another --cache, or delete it to train anew")
+    ends_are = hashlib.sha256(file.read_bytes()).hexdigest()
     surface = LossSurface(pair.model(), probe, training_batches=_loader(train, pair.batch_size, seed=2))
-    return Trained(surface, theta_a, theta_b, steps)
+    return Trained(surface, theta_a, theta_b, int(header["steps"]), {**settings, "ends": ends_are})
 
 
 def _train(pair: Pair, seed: int, train: TensorDataset, probe: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, int]:

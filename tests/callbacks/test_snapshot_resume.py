@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
 
 from lightning_landscape.callbacks.snapshots import SnapshotRecorder
 from tests.callbacks.snapshot_runs import STEPS, Net, data, fit, names, trainer_for
@@ -48,13 +49,70 @@ def test_resumed_run_saves_what_an_uninterrupted_one_saves(
         assert rows == [(s.loss, s.metadata) for s in whole.snapshots]
 
 
-def test_resume_into_another_folder_says_where_the_earlier_snapshots_are(tmp_path: Path) -> None:
+def test_resume_into_another_folder_has_the_earlier_snapshots_there_too(tmp_path: Path) -> None:
     first = SnapshotRecorder(tmp_path / "one", every_n_epochs=1)
     fit(tmp_path, Net(), first, max_epochs=1).save_checkpoint(tmp_path / "run.ckpt")
     second = SnapshotRecorder(tmp_path / "two", every_n_epochs=1)
-    with pytest.warns(UserWarning, match=rf"resumed run are in {tmp_path}/one.*pass dirpath"):
-        fit(tmp_path, Net(), second, max_epochs=2, ckpt_path=tmp_path / "run.ckpt")
-    assert names(second) == ["epoch=001-step=000006"]
+    fit(tmp_path, Net(), second, max_epochs=2, ckpt_path=tmp_path / "run.ckpt").save_checkpoint(tmp_path / "run.ckpt")
+    third = SnapshotRecorder(tmp_path / "three", every_n_epochs=1)
+    fit(tmp_path, Net(), third, max_epochs=3, ckpt_path=tmp_path / "run.ckpt")
+    assert names(third) == ["epoch=000-step=000003", "epoch=001-step=000006", "epoch=002-step=000009"]
+    for count, recorder in enumerate((first, second, third), start=1):
+        assert [snapshot.path.parent for snapshot in recorder.snapshots] == [recorder.folder] * count
+        assert len(recorder.store) == count
+    inodes = {path.stat().st_ino for path in tmp_path.rglob("*.safetensors")}
+    assert len(inodes) == 3
+
+
+def test_a_list_goes_on_where_the_folder_was_moved_or_is_gone(tmp_path: Path) -> None:
+    first = SnapshotRecorder(tmp_path / "one", every_n_epochs=1)
+    fit(tmp_path, Net(), first, max_epochs=2).save_checkpoint(tmp_path / "run.ckpt")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    moved = SnapshotRecorder(tmp_path / "moved", every_n_epochs=1)
+    fit(tmp_path, Net(), moved, max_epochs=3, ckpt_path=tmp_path / "run.ckpt")
+    assert [snapshot.epoch for snapshot in moved.snapshots] == [0, 1, 2]
+    gone = SnapshotRecorder(tmp_path / "new", every_n_epochs=1)
+    with pytest.warns(UserWarning, match="epoch=000-step=000003, epoch=001-step=000006 are gone"):
+        fit(tmp_path, Net(), gone, max_epochs=3, ckpt_path=tmp_path / "run.ckpt")
+    assert names(gone) == ["epoch=002-step=000009"]
+    assert list(gone.state_dict()["snapshots"]) == names(moved)
+
+
+@pytest.mark.parametrize("settings", [{"every_n_epochs": 1}, {"monitor": "metric", "thresholds": [0.5, 0.1]}])
+def test_a_list_goes_on_under_a_logger_that_numbers_versions(tmp_path: Path, settings: dict[str, Any]) -> None:
+    first = SnapshotRecorder(**settings)
+    logger = CSVLogger(tmp_path, name="run")
+    fit(tmp_path, Net([0.4]), first, max_epochs=1, logger=logger).save_checkpoint(tmp_path / "run.ckpt")
+    second = SnapshotRecorder(**settings)
+    fit(
+        tmp_path,
+        Net([0.05]),
+        second,
+        max_epochs=2,
+        logger=CSVLogger(tmp_path, name="run"),
+        ckpt_path=tmp_path / "run.ckpt",
+    )
+    assert len(second.snapshots) == 2
+    assert names(second)[:1] == names(first)
+    assert len({snapshot.path.parent for snapshot in second.snapshots}) == 1
+
+
+def test_a_number_of_snapshots_is_kept(tmp_path: Path) -> None:
+    recorders = [
+        SnapshotRecorder(tmp_path / "x", every_n_epochs=1, keep=2),
+        SnapshotRecorder(tmp_path / "x", every_n_epochs=2),
+    ]
+    trainer = fit(tmp_path, Net(), *recorders, max_epochs=4)
+    assert [s.epoch for s in recorders[0].snapshots] == [2, 3]
+    assert [s.epoch for s in recorders[1].snapshots] == [1, 3]
+    assert [s.epoch for s in recorders[0].store] == [1, 2, 3]
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    again = SnapshotRecorder(tmp_path / "x", every_n_epochs=1, keep=2)
+    fit(tmp_path, Net(), again, max_epochs=5, ckpt_path=tmp_path / "run.ckpt")
+    assert [s.epoch for s in again.snapshots] == [3, 4]
+    for keep in ("needed", 0, True, 1.5):
+        with pytest.raises(ValueError, match="keep must be"):
+            SnapshotRecorder(every_n_epochs=1, keep=keep)
 
 
 def test_state_is_plain_data_that_weights_only_loads(tmp_path: Path) -> None:

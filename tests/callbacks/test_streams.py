@@ -95,7 +95,12 @@ def test_loss_is_that_of_the_first_batches_before_the_step_changed_them(tmp_path
 def test_resumed_run_has_the_same_loss(tmp_path: Path) -> None:
     def callbacks() -> list[Any]:
         check = LevelSetConnectivity(
-            "first", num_batches=3, finder=LinearPath(samples=1), dirpath=tmp_path / "c", on_error="raise"
+            "first",
+            num_batches=3,
+            finder=LinearPath(samples=1),
+            dirpath=tmp_path / "c",
+            on_error="raise",
+            keep="all",  # it goes back to checkpoints before the latest
         )
         return [check, ModelCheckpoint(tmp_path / "ckpt", "{step}", save_top_k=-1, every_n_train_steps=2)]
 

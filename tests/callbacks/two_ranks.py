@@ -115,7 +115,7 @@ SCENARIOS = {
 def fit(folder: Path, scenario: Scenario) -> dict[str, Any]:
     recorder, callbacks = Recorder(), []
     if scenario.start is not None:
-        NumberedRows.start = scenario.start
+        NumberedRows.start = scenario.start  # type: ignore[method-assign]
     if scenario.pairs is not None:
         options = {"dirpath": folder, "num_batches": 2, "overhead": None, "loss_fn": rugged} | scenario.options
         callbacks = [LevelSetConnectivity(scenario.pairs, finder=scenario.finder(), **options)]

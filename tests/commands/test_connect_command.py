@@ -71,15 +71,28 @@ def row(folder: Path) -> dict[str, object]:
     return found
 
 
+def only_folder(project: Path) -> Path:
+    """The folder of the one pair that was examined."""
+    (folder,) = (project / "landscape" / "connect").iterdir()
+    return folder
+
+
+def test_certify_says_what_is_proved_or_why_not(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("a.ckpt", "b.ckpt", "--config", "recipe.yaml", "--level=0.1", "--certify", "--out=proof") == 0
+    proof = json.loads((project / "proof" / "certificate.json").read_text())
+    assert proof["certified"] == (proof["reason"] is None)
+    assert "ertified: " in capsys.readouterr().out
+
+
 def test_connected_pair(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a.ckpt", "b.ckpt", "--config", "recipe.yaml", "--level=0.1", "--slice=9") == 0
-    found = row(project / "landscape" / "connect")
+    found = row(only_folder(project))
     assert found["verdict"] == "connected"
     assert found["linear_height"] == pytest.approx(1.0, rel=1e-3)
     assert found["height"] <= 0.1  # type: ignore[operator]
     assert (found["a"], found["b"], found["align"]) == ("a.ckpt", "b.ckpt", False)
     assert "connected" in capsys.readouterr().out
-    assert {"profile.png", "slice.png"} <= {file.name for file in (project / "landscape" / "connect").iterdir()}
+    assert {"profile.png", "slice.png"} <= {file.name for file in only_folder(project).iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -97,12 +110,12 @@ def test_not_found_is_exit_code_3(project: Path, arguments: list[str], reason: s
 
 def test_level_below_an_endpoint_is_said(project: Path) -> None:
     assert run("a.ckpt", "far.ckpt", "--config=recipe.yaml", "--level=0.1") == 3
-    assert row(project / "landscape" / "connect")["reason"] == "endpoint"
+    assert row(only_folder(project))["reason"] == "endpoint"
 
 
 def test_command_line_overrides_the_recipe(project: Path) -> None:
     assert run("a.ckpt", "b.ckpt", "--config=recipe.yaml", "--model.radius=4", "--level=20") == 0
-    assert row(project / "landscape" / "connect")["loss_a"] == pytest.approx(9.0)
+    assert row(only_folder(project))["loss_a"] == pytest.approx(9.0)
 
 
 def test_an_optimizer_of_the_recipe_is_not_missed(project: Path) -> None:
@@ -110,7 +123,7 @@ def test_an_optimizer_of_the_recipe_is_not_missed(project: Path) -> None:
     (project / "bare_classes.py").write_text(own)
     (project / "bare.yaml").write_text("model: bare_classes.Ring\noptimizer: torch.optim.SGD")
     assert run("a.ckpt", "b.ckpt", "--config=bare.yaml", "--finder=LinearPath") == 3
-    assert row(project / "landscape" / "connect")["loss_a"] == 0.0
+    assert row(only_folder(project))["loss_a"] == 0.0
 
 
 def test_callbacks_of_the_model_write_nothing(project: Path) -> None:
@@ -137,31 +150,31 @@ def test_buffers_of_a_model_that_is_built_late_are_those_of_the_first_state(proj
         torch.save(shifted, project / f"shifted-{name}.ckpt")
     assert run("shifted-a.ckpt", "b.ckpt", "--config=late.yaml", "--finder=LinearPath") == 2  # buffers differ
     assert run("shifted-a.ckpt", "shifted-b.ckpt", "--config=late.yaml", "--finder=LinearPath") == 3
-    assert row(project / "landscape" / "connect")["loss_a"] == 0.5
+    assert row(only_folder(project))["loss_a"] == 0.5
 
 
 def test_an_end_without_a_loss_is_not_found_and_has_no_slice(project: Path) -> None:
     state = {"layer.weight": torch.full((1, 2), float("nan")), "shift": torch.zeros(())}
     torch.save({"state_dict": state}, project / "nan.ckpt")
     assert run("nan.ckpt", "b.ckpt", "--config=recipe.yaml", "--slice=3") == 3
-    assert row(project / "landscape" / "connect")["reason"] == "diverged"
-    assert not list((project / "landscape" / "connect").glob("slice*"))
+    assert row(only_folder(project))["reason"] == "diverged"
+    assert not list(only_folder(project).glob("slice*"))
 
 
 def test_a_slice_that_fails_leaves_the_verdict(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["a.ckpt", "b.ckpt", "--config=recipe.yaml", "--finder=LinearPath", "--slice=2"]
     assert run(*arguments) == 3
-    for file in (project / "landscape" / "connect").glob("slice*.safetensors"):
+    for file in only_folder(project).glob("slice*.safetensors"):
         file.write_bytes(b"damaged")
-    (project / "landscape" / "connect" / "connection.json").unlink()
+    (only_folder(project) / "connection.json").unlink()
     assert run(*arguments) == 2
     assert "slice" in capsys.readouterr().err
-    assert row(project / "landscape" / "connect")["verdict"] == "not_found"
+    assert row(only_folder(project))["verdict"] == "not_found"
 
 
 def test_an_aligned_row_says_that_it_ends_in_a_copy(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a.ckpt", "b.ckpt", "--config=recipe.yaml", "--align", "--finder=LinearPath") == 3
-    assert row(project / "landscape" / "connect")["aligned"] is True
+    assert row(only_folder(project))["aligned"] is True
     assert "the permuted copy of B, not B itself" in capsys.readouterr().out
 
 
@@ -247,6 +260,6 @@ def test_the_surface_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.Monk
     )
     files = sorted(str(file) for file in Path("run/snapshots").glob("*.safetensors"))
     assert run(*files, "--config=recipe.yaml", "--finder=LinearPath") in (0, 3)
-    found, check = row(tmp_path / "landscape" / "connect"), callback.rows[0]
+    found, check = row(only_folder(tmp_path)), callback.rows[0]
     for key in ("loss_a", "loss_b", "linear_height", "level"):
         assert found[key] == pytest.approx(check[key], rel=1e-6), key

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from lightning_landscape.community import BeliefPropagation, community_graph, stochastic_block_model
-from lightning_landscape.community.bethe import BetheModel
+from lightning_landscape.community import BeliefPropagation, CommunityGraph, community_graph, stochastic_block_model
+from lightning_landscape.community.bethe import BetheModel, MessageGraph
 
 
 def same_partition(labels: Tensor, truth: Tensor) -> bool:
@@ -27,19 +27,25 @@ def planted(num_nodes: int, connectivity: Tensor, seed: int = 0, labels: Tensor 
     return stochastic_block_model(num_nodes, connectivity, labels, torch.Generator().manual_seed(seed))
 
 
+def messages_of(graph: CommunityGraph) -> MessageGraph:
+    return MessageGraph(graph.edge_index, graph.rev_edge, graph.num_nodes)
+
+
+FOREST = community_graph(torch.tensor([[0, 1, 1, 3, 3, 6], [1, 2, 3, 4, 5, 7]]), num_nodes=9)
+
+
 def forest_model(k: int, runs: int) -> BetheModel:
     """Random weights and affinities on a tree of six nodes, an edge and an isolated node."""
-    graph = community_graph(torch.tensor([[0, 1, 1, 3, 3, 6], [1, 2, 3, 4, 5, 7]]), num_nodes=9)
     generator = torch.Generator().manual_seed(k)
-    log_weights = torch.randn(runs, k, generator=generator, dtype=torch.float64)
+    log_weights = torch.randn(9, runs, k, generator=generator, dtype=torch.float64)
     affinity = torch.rand(runs, k, k, generator=generator, dtype=torch.float64) ** 3
-    return BetheModel(graph.edge_index, graph.rev_edge, 9, log_weights, affinity + affinity.mT)
+    return BetheModel(messages_of(FOREST), log_weights, affinity + affinity.mT)
 
 
 def propagated(model: BetheModel, sweeps: int) -> Tensor:
-    runs, k = model.log_weights.shape
-    messages = torch.rand(runs, k, model.edge_index.shape[1], dtype=torch.float64)
-    messages /= messages.sum(dim=1, keepdim=True)
+    runs, k = model.log_weights.shape[1:]
+    messages = torch.rand(model.graph.num_edges, runs, k, dtype=torch.float64)
+    messages /= messages.sum(dim=2, keepdim=True)
     for _ in range(sweeps):
         evidence = model.evidence(messages)
         messages = model.updated(evidence, model.node_scores(evidence))
@@ -47,16 +53,16 @@ def propagated(model: BetheModel, sweeps: int) -> Tensor:
 
 
 def enumerated(model: BetheModel, run: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Marginals (k, n), sums over directed edges of joint probabilities (k, k), and log Z, by all states."""
-    k, n = model.log_weights.shape[1], model.num_nodes
+    """Marginals (n, k), sums over directed edges of joint probabilities (k, k), and log Z, by all states."""
+    n, _, k = model.log_weights.shape
     states = np.array(list(itertools.product(range(k), repeat=n)))
-    edges = model.edge_index.numpy()
-    weights = model.log_weights[run].numpy()[states].sum(axis=1)
+    edges = FOREST.edge_index.numpy()
+    weights = model.log_weights[:, run].numpy()[np.arange(n), states].sum(axis=1)
     for i, j in edges.T:
         weights = weights + np.log(model.affinity[run].numpy()[states[:, i], states[:, j]]) / 2
     total = np.exp(weights).sum()
     shares = np.exp(weights) / total
-    marginals = np.array([[shares[states[:, i] == a].sum() for i in range(n)] for a in range(k)])
+    marginals = np.array([[shares[states[:, i] == a].sum() for a in range(k)] for i in range(n)])
     joint = np.zeros((k, k))
     for i, j in edges.T:
         np.add.at(joint, (states[:, i], states[:, j]), shares)
@@ -67,38 +73,38 @@ def enumerated(model: BetheModel, run: int) -> tuple[np.ndarray, np.ndarray, flo
 def test_exact_on_forests(k: int) -> None:
     model = forest_model(k, runs=2)
     messages = propagated(model, sweeps=6)
-    marginals = model.node_scores(model.evidence(messages)).softmax(dim=1)
+    marginals = model.node_scores(model.evidence(messages)).softmax(dim=2)
     pairs, energies = model.edge_marginals(messages), model.free_energy(messages)
     for run in range(2):
         exact, joint, log_partition = enumerated(model, run)
-        np.testing.assert_allclose(marginals[run], exact, rtol=1e-12)
+        np.testing.assert_allclose(marginals[:, run], exact, rtol=1e-12)
         np.testing.assert_allclose(pairs[run], joint, rtol=1e-12)
         assert float(energies[run]) == pytest.approx(-log_partition, rel=1e-12)
 
 
 def test_impossible_pairs_are_excluded() -> None:
     model = forest_model(2, runs=1)
-    hard = BetheModel(model.edge_index, model.rev_edge, 9, model.log_weights, groups(0.0, 1.0)[None])
+    hard = BetheModel(model.graph, model.log_weights, groups(0.0, 1.0)[None])
     messages = propagated(hard, sweeps=6)
     assert messages.isfinite().all()
     with np.errstate(divide="ignore"):
         exact, _, log_partition = enumerated(hard, 0)
-    marginals = hard.node_scores(hard.evidence(messages)).softmax(dim=1)[0]
+    marginals = hard.node_scores(hard.evidence(messages)).softmax(dim=2)[:, 0]
     np.testing.assert_allclose(marginals, exact, atol=1e-12)
     assert float(hard.free_energy(messages)) == pytest.approx(-log_partition, rel=1e-12)
 
 
 def test_free_energy_is_stationary_in_the_messages() -> None:
     square = community_graph(torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]]), num_nodes=4)
-    weights = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
-    model = BetheModel(square.edge_index, square.rev_edge, 4, weights, groups(2.0, 0.7)[None])
+    weights = torch.tensor([[[0.3, -0.2]]], dtype=torch.float64)
+    model = BetheModel(messages_of(square), weights, groups(2.0, 0.7)[None])
     fixed = propagated(model, sweeps=300).requires_grad_()
     (gradient,) = torch.autograd.grad(model.free_energy(fixed), fixed)
     # Messages are normalised: only what changes their proportions counts.
-    assert (gradient - (gradient * fixed).sum(dim=1, keepdim=True)).abs().max() < 1e-12
+    assert (gradient - (gradient * fixed).sum(dim=2, keepdim=True)).abs().max() < 1e-12
     elsewhere = propagated(model, sweeps=0).requires_grad_()
     (gradient,) = torch.autograd.grad(model.free_energy(elsewhere), elsewhere)
-    assert (gradient - (gradient * elsewhere).sum(dim=1, keepdim=True)).abs().max() > 1e-3
+    assert (gradient - (gradient * elsewhere).sum(dim=2, keepdim=True)).abs().max() > 1e-3
 
 
 def test_without_structure_it_is_a_random_graph() -> None:

@@ -25,7 +25,7 @@ def planted(num_nodes: int, inside: float, outside: float, k: int = 2, seed: int
 
 @pytest.mark.parametrize("disassortative", [False, True])
 def test_factor_is_certified_by_duality(disassortative: bool) -> None:
-    adjacency = adjacency_matrix(planted(80, 0.08, 0.04), 2)
+    adjacency = adjacency_matrix(planted(80, 0.08, 0.04))
     method = BurerMonteiro(disassortative, tol=1e-7, max_iterations=5000)
     factor = method.factor(adjacency)
     assert factor.shape == (80, 32)
@@ -38,7 +38,7 @@ def test_factor_is_certified_by_duality(disassortative: bool) -> None:
 
 
 def test_matrix_of_the_objective() -> None:
-    adjacency = adjacency_matrix(planted(20, 0.3, 0.3), 2)
+    adjacency = adjacency_matrix(planted(20, 0.3, 0.3))
     dense = adjacency.toarray()
     np.testing.assert_allclose(BurerMonteiro().product(adjacency, np.eye(20)), dense - dense.mean(), atol=1e-15)
     np.testing.assert_array_equal(BurerMonteiro(disassortative=True).product(adjacency, np.eye(20)), -dense)
@@ -46,7 +46,7 @@ def test_matrix_of_the_objective() -> None:
 
 def test_five_cycle_has_the_known_maximum_cut_bound() -> None:
     cycle = community_graph(torch.stack([torch.arange(5), (torch.arange(5) + 1) % 5]), num_nodes=5)
-    adjacency = adjacency_matrix(cycle, 2)
+    adjacency = adjacency_matrix(cycle)
     factor = BurerMonteiro(disassortative=True, tol=1e-9).factor(adjacency)
     # Neighbours at 4 pi / 5 from each other (Goemans & Williamson 1995): cos(4 pi / 5) on each edge.
     np.testing.assert_allclose((factor @ factor.T)[adjacency.nonzero()], np.cos(4 * np.pi / 5), rtol=1e-6)
@@ -82,7 +82,7 @@ def test_results_repeat_and_leave_global_random_states_alone() -> None:
 
 
 def test_stopping_early_is_said() -> None:
-    adjacency = adjacency_matrix(planted(100, 0.1, 0.02), 2)
+    adjacency = adjacency_matrix(planted(100, 0.1, 0.02))
     with pytest.warns(RuntimeWarning, match="after 2 iterations, above tol=0.0001: raise max_iterations"):
         BurerMonteiro(max_iterations=2).factor(adjacency)
     with warnings.catch_warnings():

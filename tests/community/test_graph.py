@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pickle
 
+import networkx
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from lightning_landscape.community import CommunityGraph, community_graph, reverse_edges, stochastic_block_model
+from lightning_landscape.community import (
+    CommunityGraph,
+    as_community_graph,
+    community_graph,
+    reverse_edges,
+    stochastic_block_model,
+)
 
 
 def edges(*pairs: tuple[int, int]) -> Tensor:
@@ -107,3 +115,37 @@ def test_batches_offset_the_reverse_edges() -> None:
     assert torch.equal(loaded.rev_edge, batch.rev_edge)
     copy = pickle.loads(pickle.dumps(batch)).to("cpu")
     assert torch.equal(copy.rev_edge, batch.rev_edge)
+
+
+def test_graphs_of_other_kinds_are_the_same_graph() -> None:
+    network = networkx.Graph([("a", "b"), ("c", "a")])
+    matrix = csr_matrix(([True] * 4, ([0, 1, 0, 2], [1, 0, 2, 0])), shape=(3, 3))
+    unordered = Data(edge_index=torch.tensor([[2, 0, 1, 0], [0, 2, 0, 1]]), num_nodes=3, y=torch.tensor([0, 1, 1]))
+    for graph in (network, matrix, matrix.tocoo(), unordered):
+        same = as_community_graph(graph)
+        assert same.edge_index.tolist() == [[0, 0, 1, 2], [1, 2, 0, 0]]
+        assert same.rev_edge.tolist() == [2, 3, 0, 1]
+        assert same.num_nodes == 3
+    assert as_community_graph(unordered).y.tolist() == [0, 1, 1]
+    assert as_community_graph(networkx.empty_graph(4)).num_nodes == 4
+
+
+@pytest.mark.parametrize(
+    ("graph", "error", "words"),
+    [
+        (networkx.DiGraph([(0, 1)]), ValueError, r"networkx.Graph\(graph\)"),
+        (networkx.MultiGraph([(0, 1), (0, 1)]), ValueError, r"networkx.Graph\(graph\)"),
+        (networkx.Graph([(0, 0), (0, 1)]), ValueError, "self-loops"),
+        (csr_matrix([[0, 1], [0, 0]]), ValueError, "both directions"),
+        (csr_matrix([[0, 2], [2, 0]]), ValueError, "zeros and ones"),
+        (csr_matrix([[0.0, float("nan")], [float("nan"), 0.0]]), ValueError, "zeros and ones"),
+        (csr_matrix([[0, 1, 0], [1, 0, 0]]), ValueError, "square"),
+        (Data(edge_index=torch.tensor([[0, 0, 1], [1, 1, 0]]), num_nodes=2), ValueError, "each edge once"),
+        (Data(edge_index=torch.tensor([[0, 5], [5, 0]]), num_nodes=2), ValueError, "nodes from 0"),
+        ([[0, 1], [1, 0]], TypeError, "got list"),
+        (None, TypeError, "got NoneType"),
+    ],
+)
+def test_what_is_no_simple_graph_is_refused(graph: object, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        as_community_graph(graph)

@@ -17,7 +17,6 @@ from lightning_landscape.cli import main as landscape
 from lightning_landscape.community import CommunityGraph
 from lightning_landscape.metrics.overlap import chance_overlap
 from lightning_landscape.models import CommunityGNN
-from lightning_landscape.storage.rows import KeyedRows
 from scripts.reproduce.community import __main__ as community
 from scripts.reproduce.community import disassortative as community_disassortative
 from scripts.reproduce.community import landscape as community_landscape
@@ -73,7 +72,7 @@ def test_scores_of_the_truth_of_a_constant_and_of_half_the_truth() -> None:
 @pytest.mark.parametrize("assortative", [True, False])
 def test_each_method_finds_obvious_communities(name: str, assortative: bool, tmp_path: Path) -> None:
     graphs = GraphSet(80, 2, 16.0, 14.0, assortative, 1)
-    row = measured(graphs, [name], {}, KeyedRows(tmp_path / "rows.jsonl"))[name]
+    row = measured(graphs, [name], {}, tmp_path / "rows")[name]
     assert row["overlap"][0] > 0.9
 
 
@@ -82,7 +81,7 @@ def test_finished_pieces_are_not_done_again_and_new_weights_are(
 ) -> None:
     network, file = NETWORKS["overlap"]["CommunityGNN"], tmp_path / "run" / "checkpoints" / "best.ckpt"
     trained = {"CommunityGNN": (network, checkpoint(file, steps=70, seed=0))}
-    rows = measured(SMALL, ["LaplacianSpectral"], trained, KeyedRows(tmp_path / "rows.jsonl"))
+    rows = measured(SMALL, ["LaplacianSpectral"], trained, tmp_path / "rows")
     assert rows["CommunityGNN"]["steps"] == 70
     layers = CommunityGNN(num_layers=1, num_features=2).parameters()
     assert rows["CommunityGNN"]["parameters"] == sum(parameter.numel() for parameter in layers)
@@ -95,10 +94,10 @@ def test_finished_pieces_are_not_done_again_and_new_weights_are(
         return {"overlap": [0.0], "steps": 71}
 
     monkeypatch.setattr(community_methods, "scores", counted)
-    again = measured(SMALL, ["LaplacianSpectral"], trained, KeyedRows(tmp_path / "rows.jsonl"))
+    again = measured(SMALL, ["LaplacianSpectral"], trained, tmp_path / "rows")
     assert (again, count) == (rows, 0)
     checkpoint(file, steps=71, seed=1)
-    newer = measured(SMALL, ["LaplacianSpectral"], trained, KeyedRows(tmp_path / "rows.jsonl"))
+    newer = measured(SMALL, ["LaplacianSpectral"], trained, tmp_path / "rows")
     assert (newer["CommunityGNN"]["steps"], count) == (71, 1)
 
 
@@ -285,8 +284,7 @@ def test_command_writes_tables_and_figure_between_the_marks(tmp_path: Path, monk
 
 def rows_of(out: Path) -> dict[float, dict[str, Any]]:
     graphs = GraphSet(60, 2, 3.0, 2.52, True, 2)
-    row = KeyedRows(out / "overlap.jsonl").get(f"{graphs} BetheHessian")
-    assert row is not None
+    (row,) = measured(graphs, ["BetheHessian"], {}, out / "overlap").values()
     return {2.52: {"BetheHessian": row}}
 
 

@@ -160,6 +160,10 @@ def test_pairs_of_another_search_are_not_taken_for_finished(
     with pytest.raises(SystemExit, match=r"made with other settings \(search: .*\): give another --out, or delete it"):
         run(*command)
     (tmp_path / mode / "quadratics-0.25-0.json").unlink()
+    networks = tmp_path / "networks" / "quadratics-0.25-0.safetensors"
+    with pytest.raises(SystemExit, match=f"{networks.name} was made with other settings"):
+        run(*command)
+    networks.unlink()
     run(*command)
 
 

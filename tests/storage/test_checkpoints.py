@@ -103,3 +103,12 @@ def test_missing_sharded_truncated_and_foreign_files_are_named(tmp_path: Path) -
         path.write_bytes(content)
         with pytest.raises(SnapshotError, match=r"run\.ckpt is (truncated or no|no) checkpoint"):
             read_reference(path)
+
+
+@pytest.mark.parametrize("name", ["snapshots/x.safetensors", "run/epoch=001-step=000008.safetensors"])
+def test_a_snapshot_that_was_removed_is_explained(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SnapshotError, match=r"does not exist.*train with keep='all' to have every one"):
+        read_reference(tmp_path / name)
+    with pytest.raises(SnapshotError) as plain:
+        read_reference(tmp_path / "best.ckpt")
+    assert "keep" not in str(plain.value)

@@ -92,11 +92,102 @@ def test_what_cannot_be_estimated_is_refused_by_name_unless_it_is_shared(case: s
     assert same.loss(same.point(a.state_dict())) == pytest.approx(own_loss(a), rel=0.02)
 
 
-def test_averages_that_lag_behind_the_weights_are_refused() -> None:
-    make = lambda: nn.Sequential(MovingAverage(6), nn.Linear(6, 12), Welford(12), nn.Tanh(), nn.Linear(12, 3))  # noqa: E731
-    a, b = (trained(make, seed, settle=False) for seed in (1, 2))
-    with pytest.raises(ValueError, match=r"'2\.mean'"):
+def lagging() -> nn.Module:
+    return nn.Sequential(MovingAverage(6), nn.Linear(6, 12), Welford(12), nn.Tanh(), nn.Linear(12, 3))
+
+
+def test_averages_that_lag_behind_the_weights_are_estimated_and_told_of() -> None:
+    a, b = (trained(lagging, seed, settle=False) for seed in (1, 2))
+    surface = LossSurface(a, data(), mse)
+    with pytest.warns(UserWarning, match="taken over other batches or under earlier weights"):
+        theta = surface.point(b.state_dict())
+    # The statistics of b's own weights, computed by hand.
+    inputs = torch.cat([x for x, _ in data()])
+    mean, var = (torch.stack([f(x) for x, _ in data()]).mean(0) for f in (lambda x: x.mean(0), lambda x: x.var(0)))
+    with torch.no_grad():
+        hidden = b[1]((inputs - mean) / (var + 1e-5).sqrt())
+        b[0].mean.copy_(mean), b[0].var.copy_(var)
+        b[2].mean.copy_(hidden.mean(0)), b[2].var.copy_(hidden.var(0, unbiased=False))
+    assert surface.loss(theta) == pytest.approx(own_loss(b), rel=0.03)
+
+
+class Sequentially(nn.Module):
+    """Count, mean and sum of squared deviations, one example after another, as agents normalise what they observe."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        for name in ("mean", "squares"):
+            self.register_buffer(name, torch.zeros(width, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for row in x.detach().double() if self.training else ():
+            self.count += 1
+            off = row - self.mean
+            self.mean += off / self.count
+            self.squares += off * (row - self.mean)
+        scale = (self.squares / (self.count - 1).clamp(min=1)).clamp(min=1e-4).sqrt()
+        return ((x - self.mean) / scale).to(x.dtype)
+
+
+def test_sums_around_a_mean_are_estimated() -> None:
+    make = lambda: nn.Sequential(nn.Linear(6, 5), Sequentially(5), nn.Tanh(), nn.Linear(5, 3))  # noqa: E731
+    a, b = (trained(make, seed, steps=20) for seed in (1, 2))
+    surface = LossSurface(a, data(), mse)
+    found = surface.state(surface.point(b.state_dict()))
+    with torch.no_grad():
+        hidden = b[0](torch.cat([x for x, _ in data()])).double()
+    torch.testing.assert_close(found["1.mean"], hidden.mean(0))
+    torch.testing.assert_close(found["1.squares"] / (found["1.count"] - 1), hidden.var(0))
+
+
+class SetByTheFirstBatch(nn.Module):
+    """A shift that the first batch decides, and that is trained from then on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(6))
+        self.register_buffer("begun", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and not self.begun:
+            self.shift.data.copy_(-x.mean(0))
+            self.begun.fill_(True)
+        return x + self.shift
+
+
+def test_a_layer_that_sets_its_weights_by_the_first_batch_does_not_set_them_at_every_point() -> None:
+    module = nn.Sequential(SetByTheFirstBatch(), nn.Linear(6, 3))
+    surface = LossSurface(module, data(), mse)
+    assert surface.loss(surface.point()) == pytest.approx(own_loss(module), rel=1e-6)
+    theta = surface.point() + 0.1
+    loaded = nn.Sequential(SetByTheFirstBatch(), nn.Linear(6, 3))
+    loaded.load_state_dict(surface.state(theta))
+    assert surface.loss(theta) == pytest.approx(own_loss(loaded), rel=1e-6)
+
+
+def test_frozen_parameters_that_change_the_loss_are_refused_and_others_may_differ() -> None:
+    def make(read: bool) -> nn.Module:
+        net = nn.Sequential(nn.Linear(6, 3), nn.Linear(3, 3))
+        net[1 if read else 0].requires_grad_(False)
+        return net if read else nn.ModuleList([net[0], net[1]])
+
+    a, b = make(read=True), make(read=True)
+    with pytest.raises(ValueError, match=r"2 frozen parameters differ.*'1\.bias', '1\.weight'.*change the loss"):
         LossSurface(a, data(), mse).point(b.state_dict())
+    last = lambda module, batch: mse(module[1], (batch[0][:, :3], batch[1]))  # noqa: E731
+    a, b = make(read=False), make(read=False)
+    surface = LossSurface(a, data(), last)
+    expected = LossSurface(b, data(), last)
+    assert surface.loss(surface.point(b.state_dict())) == expected.loss(expected.point())
+    assert torch.equal(surface.state(surface.point())["0.weight"], a[0].weight)
+
+
+def test_the_state_of_a_compiled_module_has_its_names() -> None:
+    module = torch.compile(nn.Linear(6, 3), backend="eager")
+    surface = LossSurface(module, data(), mse)
+    module.load_state_dict(surface.state(surface.point() + 1))
+    assert own_loss(module) == pytest.approx(surface.loss(surface.point() + 1), rel=1e-6)
 
 
 def test_buffers_that_the_loss_does_not_read_may_differ() -> None:

@@ -8,7 +8,6 @@ from typing import BinaryIO
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_landscape.storage.rows import KeyedRows
 from scripts.reproduce.community.methods import GraphSet, Row, Trained, measured
 from scripts.reproduce.shared.pages import table
 from scripts.reproduce.shared.statistics import Error, Mean
@@ -28,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[str, Row]:
     graphs = GraphSet(options.nodes, 5, DEGREE, RATIO, False, options.graphs)
-    record = KeyedRows(options.out / "disassortative.jsonl")
-    return measured(graphs, options.methods, trained, record)
+    return measured(graphs, options.methods, trained, options.out / "disassortative")
 
 
 def markdown(rows: dict[str, Row]) -> str:

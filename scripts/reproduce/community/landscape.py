@@ -8,7 +8,7 @@ import multiprocessing
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import log, nan
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -23,8 +23,8 @@ from lightning_landscape.community import detectability, rates_from_snr
 from lightning_landscape.datamodules import SBMDataModule
 from lightning_landscape.models import CommunityGNN
 from lightning_landscape.recipes import callback_entry, instantiate, read_recipe
-from lightning_landscape.storage.rows import KeyedRows
 from scripts.reproduce.community.methods import REPOSITORY, Row, Trained
+from scripts.reproduce.shared.kept import file_of, finished, keep
 from scripts.reproduce.shared.pages import table
 from scripts.reproduce.shared.statistics import Error, Mean
 
@@ -52,6 +52,7 @@ SETTINGS = (
     *(Setting(2, 3.0, snr, "assortative") for snr in (0.5, 1.0, 2.0)),
     *(Setting(5, 16 * snr, snr, "disassortative") for snr in (0.95, 1.3)),
 )
+RECIPE = REPOSITORY / "configs" / "sbm_landscape.yaml"
 _COLORS = {2: "tab:blue", 5: "tab:red"}
 _KEPT = (
     "verdict", "reason", "message", "level", "loss_a", "loss_b", "linear_barrier", "linear_height", "height", "barrier",
@@ -69,27 +70,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[Setting, list[Row]]:
     """A row for each setting and seed; no weights are needed. One seed of all settings before the next."""
-    record = KeyedRows(options.out / "landscape.jsonl")
-    nodes, steps, most = size = options.nodes, options.steps, options.search_steps
-    jobs = {
-        f"{setting} nodes={nodes} steps={steps} search_steps={most} seed={seed}": (setting, *size, seed)
-        for seed in range(options.seeds)
-        for setting in SETTINGS
-    }
-    missing = [key for key in jobs if record.get(key) is None]
+    jobs = []
+    for seed in range(options.seeds):
+        for setting in SETTINGS:
+            work = (setting, options.nodes, options.steps, options.search_steps, seed)
+            settings = _settings(*work)
+            name = f"k{setting.num_communities}-snr{setting.snr:g}-seed{seed}"
+            jobs.append((work, settings, file_of(options.out / "landscape", name, settings)))
     # Spawned, because a forked child would share the parent's thread pools.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, context, initializer=quietly) as pool:
-        for done in as_completed(futures := {pool.submit(search, *jobs[key]): key for key in missing}):
+        missing = [job for job in jobs if finished(job[2], job[1]) is None]
+        for done in as_completed(futures := {pool.submit(search, *job[0]): job for job in missing}):
+            _, settings, file = futures[done]
             row = done.result()
-            record.put(futures[done], row)
-            print(f"{futures[done]}: {row['verdict']}, {row['height']} of {row['level']}", flush=True)
+            keep(file, settings, row)
+            print(f"{file.stem}: {row['verdict']}, {row['height']} of {row['level']}", flush=True)
     rows: dict[Setting, list[Row]] = {setting: [] for setting in SETTINGS}
-    for key, (setting, *_) in jobs.items():
-        found = record.get(key)
-        assert found is not None
-        rows[setting].append(found)
+    for (setting, *_), settings, file in jobs:
+        rows[setting].append(finished(file, settings))
     return rows
+
+
+def _settings(setting: Setting, nodes: int, steps: int, search_steps: int, seed: int) -> dict[str, Any]:
+    """All that a row depends on, the recipe too."""
+    size = {"nodes": nodes, "steps": steps, "search_steps": search_steps, "seed": seed}
+    return {**asdict(setting), **size, "recipe": read_recipe(RECIPE)}
 
 
 def quietly() -> None:
@@ -101,7 +107,7 @@ def quietly() -> None:
 
 def search(setting: Setting, nodes: int, steps: int, search_steps: int, seed: int) -> Row:
     """Trains the recipe's network and its twin, and joins them by a path at the end of training."""
-    recipe: dict[str, Any] = read_recipe(REPOSITORY / "configs" / "sbm_landscape.yaml")
+    recipe = read_recipe(RECIPE)
     pl.seed_everything(seed, verbose=False)
     k = setting.num_communities
     model = CommunityGNN(**recipe["model"]["init_args"] | {"num_classes": k})

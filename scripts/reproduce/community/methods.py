@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,7 @@ from lightning_landscape.community import (
 from lightning_landscape.metrics import Overlap
 from lightning_landscape.models import CommunityGNN, LineGraphGNN, PyGCommunityModel
 from lightning_landscape.models.graphs.community_classifier import CommunityClassifier
-from lightning_landscape.storage.rows import KeyedRows
-from scripts.reproduce.shared.kept import once
+from scripts.reproduce.shared.kept import described, file_of, once
 from scripts.reproduce.shared.statistics import Mean
 
 REPOSITORY = Path(__file__).parents[3]
@@ -75,7 +74,8 @@ BASELINES: dict[str, Callable[[GraphSet], Any]] = {
     "ProjectedPowerIteration": lambda graphs: ProjectedPowerIteration(BetheHessian(not graphs.assortative)),
     "BurerMonteiro": lambda graphs: BurerMonteiro(not graphs.assortative),
     "AdjacencySpectral": lambda graphs: AdjacencySpectral(not graphs.assortative),
-    "LaplacianSpectral": lambda graphs: LaplacianSpectral(not graphs.assortative),
+    "LaplacianSpectral": lambda graphs: LaplacianSpectral(not graphs.assortative, regularizer=0),
+    "LaplacianSpectral, regularised": lambda graphs: LaplacianSpectral(not graphs.assortative),
 }
 
 
@@ -128,27 +128,39 @@ NETWORKS = {
 Trained = dict[str, tuple[Network, Path]]
 
 
-def measured(graphs: GraphSet, methods: Sequence[str], trained: Trained, record: KeyedRows) -> dict[str, Row]:
-    """A row for each classical method and each network; rows that the record has are not measured again."""
-    rows = {name: _row(f"{graphs} {name}", record, partial(_classical, name, graphs)) for name in methods}
+def measured(graphs: GraphSet, methods: Sequence[str], trained: Trained, folder: Path) -> dict[str, Row]:
+    """A row for each classical method and each network, kept in ``folder`` with all that it depends on.
+
+    Args:
+        graphs: to score the methods on.
+        methods: names among ``BASELINES``.
+        trained: the networks with their weights.
+        folder: of the rows; one that is there with the same settings is not measured again.
+    """
+    rows = {}
+    for name in methods:
+        method = BASELINES[name](graphs)
+        rows[name] = _row(name, described(method), graphs, folder, partial(_classical, method, graphs))
     for name, (network, checkpoint) in trained.items():
-        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16]
-        row = _row(f"{graphs} {name} {digest}", record, partial(_learned, network, checkpoint, graphs))
+        weights = {"kind": network.kind.__name__, "weights": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+        row = _row(name, weights, graphs, folder, partial(_learned, network, checkpoint, graphs))
         rows[name] = row | {"curve": learning_curve(checkpoint)}
     return rows
 
 
-def _row(key: str, record: KeyedRows, measure: Callable[[], Row]) -> Row:
-    row = record.get(key)
-    if row is None:
+def _row(name: str, method: Any, graphs: GraphSet, folder: Path, measure: Callable[[], Row]) -> Row:
+    settings = {"graphs": asdict(graphs), "method": method}
+
+    def made() -> Row:
         row = measure()
-        record.put(key, row)
-        print(f"{key}: {Mean.of(row['overlap']).text()}", flush=True)
+        print(f"{graphs} {name}: {Mean.of(row['overlap']).text()}", flush=True)
+        return row
+
+    row: Row = once(file_of(folder, name, settings), settings, made)
     return row
 
 
-def _classical(name: str, graphs: GraphSet) -> Row:
-    method = BASELINES[name](graphs)
+def _classical(method: Any, graphs: GraphSet) -> Row:
     return scores(lambda graph: method.fit_predict(graph, graphs.num_communities), graphs)
 
 

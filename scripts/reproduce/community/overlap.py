@@ -7,7 +7,6 @@ from typing import BinaryIO
 
 from matplotlib.figure import Figure
 
-from lightning_landscape.storage.rows import KeyedRows
 from scripts.reproduce.community.methods import NETWORKS, GraphSet, Row, Trained, measured
 from scripts.reproduce.shared.pages import table
 from scripts.reproduce.shared.statistics import Error, Mean
@@ -39,11 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, trained: Trained) -> dict[float, dict[str, Row]]:
-    record = KeyedRows(options.out / "overlap.jsonl")
     rows = {}
     for ratio in options.ratios:
         graphs = GraphSet(options.nodes, 2, 3.0, ratio, True, options.graphs)
-        rows[ratio] = measured(graphs, options.methods, trained, record)
+        rows[ratio] = measured(graphs, options.methods, trained, options.out / "overlap")
     return rows
 
 

@@ -98,7 +98,15 @@ def _networks(
     pair: Pair, task: Task, problem: Problem, settings: Settings, folder: Path
 ) -> tuple[Tensor | None, dict[str, Any]]:
     file = folder / "networks" / f"{pair}.safetensors"
-    key = json.dumps({name: value for name, value in asdict(settings).items() if name not in (*_PLACES, *_STRICT)})
+    surface, recipe = problem.metric, task.recipe(settings)
+    training = {
+        "optimizer": repr(recipe.optimizer([torch.zeros(1)])),
+        "check": recipe.network_check,
+        "clip": recipe.clip,
+    }
+    changing = {name: value for name, value in asdict(settings).items() if name not in (*_PLACES, *_STRICT)}
+    target, max_steps = task.level(pair.threshold), settings.max_steps or recipe.max_steps
+    key = json.dumps(changing | training | {"target": target, "max_steps": max_steps})
     if file.exists():
         try:
             header, tensors = read_safetensors(file)
@@ -107,8 +115,6 @@ def _networks(
         except (SnapshotError, KeyError) as error:
             raise KeptError(f"{file} is damaged ({error}): delete it, and the networks are trained anew") from error
         raise KeptError(f"{file} was made with other settings: give another --out, or delete it to train anew")
-    surface, recipe = problem.metric, task.recipe(settings)
-    target, max_steps = task.level(pair.threshold), settings.max_steps or recipe.max_steps
     networks: list[Tensor] = []
     steps: list[int] = []
     attempts = 0
@@ -117,13 +123,13 @@ def _networks(
             return None, {"training_steps": steps, "attempts": attempts}
         starts = torch.stack([problem.initial() for _ in range(min(problem.together, 2 - len(networks)))])
         attempts += len(starts)
-        found = descend(surface, starts, target, recipe, recipe.network_check, max_steps, surface.training_stream())
-        networks += [point.clone() for point in found.points[found.reached]]
-        steps += found.steps[found.reached].tolist()
+        ends = descend(surface, starts, target, recipe, recipe.network_check, max_steps, surface.training_stream())
+        networks += [point.clone() for point in ends.points[ends.reached]]
+        steps += ends.steps[ends.reached].tolist()
     both = torch.stack(networks)
-    training = {"training_steps": steps, "attempts": attempts, "metric": surface.losses(both).tolist()}
-    write_safetensors(file, {"networks": both}, {"settings": key, "training": json.dumps(training)})
-    return both, training
+    found = {"training_steps": steps, "attempts": attempts, "metric": surface.losses(both).tolist()}
+    write_safetensors(file, {"networks": both}, {"settings": key, "training": json.dumps(found)})
+    return both, found
 
 
 def _search(pair: Pair, mode: Mode, settings: Settings) -> tuple[PathFinder, float | None, Budget]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from lightning_landscape.storage.atomic import replacing
 
@@ -88,6 +92,46 @@ def once(path: Path, settings: Mapping[str, Any], make: Callable[[], Any]) -> An
         result = make()
         keep(path, settings, result)
     return result
+
+
+def file_of(folder: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """A file for a piece of work with these settings alone, so that pieces with others may lie beside it.
+
+    Args:
+        folder: of all pieces.
+        name: of the piece, for people who look into the folder.
+        settings: all that the result depends on, plain JSON.
+
+    Example:
+        >>> one, other = (file_of(Path("rows"), "BP, known", {"seed": seed}) for seed in (0, 1))
+        >>> one.name[:10], one == other
+        ('BP-known-a', False)
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return folder / f"{re.sub('[^A-Za-z0-9.]+', '-', name)}-{digest}.json"
+
+
+def described(value: Any) -> Any:
+    """An object with its attributes as plain JSON, for settings.
+
+    Args:
+        value: plain data, a tensor, or an object whose attributes are such; private attributes are left out.
+
+    Example:
+        >>> from lightning_landscape.community import LaplacianSpectral
+        >>> described(LaplacianSpectral())
+        {'class': 'LaplacianSpectral', 'disassortative': False, 'seed': 0}
+    """
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [described(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): described(part) for key, part in value.items()}
+    own = {key: described(part) for key, part in vars(value).items() if not key.startswith("_")}
+    return {"class": type(value).__name__, **own}
 
 
 def _short(value: Any) -> str:

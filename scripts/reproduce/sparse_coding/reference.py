@@ -16,8 +16,9 @@ from lightning_landscape.sparse_coding import (
     fista_iterates,
     ista_iterates,
 )
-from scripts.reproduce.shared.kept import KeptError, once, read
+from scripts.reproduce.shared.kept import KeptError, described, once, read
 
+_DATA = ("dataset", "seed", "lam", "sparsity", "sizes")  # what the test signals depend on
 _SOLVERS = {"ista": ista_iterates, "fista": fista_iterates}
 
 
@@ -69,7 +70,8 @@ def reference_of(data: SparseCodingDataModule, num_iterations: int, out: Path) -
     Raises:
         KeptError: if what ``out`` holds is of another seed or number of iterations, or damaged.
     """
-    settings = {"dataset": data.dataset, "seed": data.seed, "iterations": num_iterations}
+    own = {name: value for name, value in vars(data).items() if name in _DATA}
+    settings = {"iterations": num_iterations, **described(own)}
     return Reference(**once(_file(data.dataset, out), settings, lambda: asdict(_computed(data, num_iterations))))
 
 

@@ -63,8 +63,9 @@ def recipe(network: str, dataset: str) -> dict[str, Any]:
 
 def identity(training: Training) -> Row:
     """What a row must have been made with to be the training's."""
-    settings = recipe(training.network, training.dataset)["model"]["init_args"]
-    return {**asdict(training), "depths": [*training.depths], "epochs": [*training.epochs], "recipe": settings}
+    read = recipe(training.network, training.dataset)
+    settings = {"recipe": read["model"]["init_args"], "data": read["data"]["init_args"]}
+    return {**asdict(training), "depths": [*training.depths], "epochs": [*training.epochs], **settings}
 
 
 def data_of(training: Training, cache: Path, source: Path) -> SparseCodingDataModule:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("blank_figures")
 )
 def test_epochs_of_checks(pairs: Any, every_n_epochs: int, epochs: list[int], tmp_path: Path) -> None:
     reference = other_weights(tmp_path, Net()) if pairs == "reference" else None
-    callback = attached(tmp_path, pairs=pairs, every_n_epochs=every_n_epochs, reference=reference)
+    callback = attached(tmp_path, pairs=pairs, every_n_epochs=every_n_epochs, reference=reference, keep="all")
     trainer_of(tmp_path, callback, epochs=5).fit(Net())
     rows = callback.rows
     assert [row["epoch"] for row in rows] == epochs
@@ -46,7 +46,9 @@ def test_epochs_of_checks(pairs: Any, every_n_epochs: int, epochs: list[int], tm
 
 
 def test_partners_are_the_snapshots_they_are_said_to_be(tmp_path: Path) -> None:
-    lagged, first = (attached(tmp_path, pairs=pairs, name=pairs, dirpath=None) for pairs in ("lagged", "first"))
+    lagged, first = (
+        attached(tmp_path, pairs=pairs, name=pairs, dirpath=None, keep="all") for pairs in ("lagged", "first")
+    )
     batches = list(DataLoader(examples(), batch_size=16))
     lagged.batches = first.batches = batches
     module = Net()
@@ -75,7 +77,7 @@ def test_snapshots_hold_the_weights_of_their_epoch(tmp_path: Path) -> None:
             self.weights.append(copy.deepcopy(pl_module.state_dict()))
 
     keeper = Keeper()
-    trainer_of(tmp_path, keeper, attached(tmp_path)).fit(Net())
+    trainer_of(tmp_path, keeper, attached(tmp_path, keep="all")).fit(Net())
     snapshots = list(SnapshotStore(tmp_path / "landscape" / "snapshots"))
     assert [(s.epoch, s.step) for s in snapshots] == [(0, 4), (1, 8), (2, 12)]
     for snapshot, weights in zip(snapshots, keeper.weights, strict=True):

@@ -1,0 +1,1 @@
+"""Averages of models: which points to average, and whether the average is worth having."""
