@@ -24,8 +24,9 @@ class Claim:
         interrupted: whether the run that wrote here before did not end.
     """
 
-    def __init__(self, folder: Path, run: object, handle: int, interrupted: bool, made: bool) -> None:
+    def __init__(self, folder: Path, path: Path, run: object, handle: int, interrupted: bool, made: bool) -> None:
         self.folder = folder
+        self._path = path
         self.interrupted = interrupted
         self._run = run
         self._handle = handle
@@ -69,7 +70,7 @@ class Claim:
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
                 break
             os.close(handle)
-        claim = _held[path] = cls(folder, run, handle, interrupted, made)
+        claim = _held[path] = cls(folder, path, run, handle, interrupted, made)
         return claim
 
     def end(self) -> None:
@@ -82,17 +83,17 @@ class Claim:
 
     def _leave(self, remove: bool) -> None:
         self._holders -= 1
-        path = self.folder.resolve() / LOCK
+        path = self._path
         if self._holders or _held.pop(path, None) is None:
             return
-        if remove and os.name != "nt":  # while it is locked: closed, it may be another run's
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder was lost while the run went on
+            if remove and os.name != "nt":  # while it is locked: closed, it may be another run's
+                path.unlink()
         os.close(self._handle)
-        if remove and os.name == "nt":  # Windows removes no open file, and refuses one that another run has
-            with contextlib.suppress(PermissionError):
-                path.unlink(missing_ok=True)
-        if remove and self._made:
-            with contextlib.suppress(OSError):  # something was written
+        with contextlib.suppress(OSError):  # another run has it, or something was written
+            if remove and os.name == "nt":  # Windows removes no open file
+                path.unlink()
+            if remove and self._made:
                 self.folder.rmdir()
 
 
