@@ -5,16 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_landscape.callbacks.keeping import KeepingCallback
 from lightning_landscape.callbacks.pairings import Pairing
+from lightning_landscape.storage.run_folders import lacking
+from lightning_landscape.storage.snapshots import SnapshotError, epoch_of
 
 
 class FollowingCallback(KeepingCallback):
     """Tells its pairing of each batch and step of the fit."""
 
     _pairing: Pairing | None  # of the fit
+
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Looks for the snapshot that the next check compares with; whether it is gone.
+
+        One that later checks have removed may be the weights that the run goes on with: it is saved again.
+        """
+        gone = super().settle(trainer, pl_module, gone)
+        assert self._store is not None
+        assert self._pairing is not None
+        for name in lacking(self._store, self._pairing.needed() or {}):
+            if self._store.hash_of(pl_module) == (self._pairing.needed() or {})[name]:
+                self._store.save(pl_module, step=trainer.global_step, epoch=epoch_of(name), name=name)
+        try:
+            self._pairing.partner(self._store)
+        except SnapshotError as error:
+            if self.on_error == "raise":
+                raise
+            rank_zero_warn(f"{error}: the next check compares with nothing, and later ones with its weights")
+            return True
+        return gone
+
+    def lose(self, gone: Any) -> None:
+        """Begins to compare anew."""
+        assert self._pairing is not None
+        self._pairing.lose()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

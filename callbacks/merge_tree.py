@@ -28,7 +28,9 @@ from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
+from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.storage.run_folders import lacking
 from lightning_landscape.storage.snapshots import StoredDtype
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
@@ -93,6 +95,9 @@ class MergeTree(KeepingCallback):
     examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
     record: ClassVar[str] = "trees.jsonl"
+    counted: ClassVar[str] = "trees"
+    works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
+    keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         "num_points",
         "level",
@@ -104,7 +109,6 @@ class MergeTree(KeepingCallback):
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
-    _trees: int  # computed so far
     _treed: int  # snapshots there were when the last tree was computed
     _references: dict[str, Partner]  # on rank zero
 
@@ -183,13 +187,13 @@ class MergeTree(KeepingCallback):
         super().forget()
         self._snapshots = {}
         self._references = {}
-        self._trees = self._treed = 0
+        self._treed = 0
         self.tree: components.MergeTree | None = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the snapshots there were."""
         super().restore(state)
-        self._snapshots, self._trees = dict(state["snapshots"]), state["trees"]
+        self._snapshots = dict(state["snapshots"])
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Reads the references: now is the time to find another architecture."""
@@ -209,10 +213,11 @@ class MergeTree(KeepingCallback):
 
     def open(self, folder: Path, resumed: bool) -> None:
         """Starts or resumes the record."""
-        store = self.begin(folder, resumed, self._trees)
-        if gone := [name for name in self.needed() if name not in store]:
-            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {store.dirpath}; keep='all' keeps all")
-        self.sweep()
+        super().open(folder, resumed)
+        assert self._store is not None
+        if gone := lacking(self._store, {name: self._snapshots[name] for name in self.needed()}):
+            place = shown(self._store.dirpath)
+            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {place}; keep='all' keeps all")
 
     def needed(self) -> set[str]:
         """What trees join."""
@@ -224,7 +229,7 @@ class MergeTree(KeepingCallback):
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
-        return super().state() | {"snapshots": dict(self._snapshots), "trees": self._trees}
+        return super().state() | {"snapshots": dict(self._snapshots)}
 
     def release(self) -> None:
         """Frees the surface's copy of the module, and the references."""
@@ -251,7 +256,7 @@ class MergeTree(KeepingCallback):
         """Saves a snapshot on rank zero; whether it could, on every rank."""
 
         def save() -> dict[str, str]:
-            snapshot = self.save(pl_module, trainer.global_step, epoch)
+            snapshot = self.save(trainer, {"": pl_module}, epoch)
             return {snapshot.name: snapshot.content_hash}
 
         failed: dict[str, str] = {}
@@ -273,12 +278,12 @@ class MergeTree(KeepingCallback):
         scalars = on_rank_zero(trainer, lambda: self.attempt(compute, warning), f"the merge tree after epoch {epoch}")
         self._treed = len(self._snapshots)
         if scalars is not None:
-            self._trees += 1
+            self._made += 1
+            self._epochs_of.append(epoch)
             self.expose(trainer, scalars)
 
     def _grow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, float] | None:
         assert self._log is not None
-        folder = self._log.path.parent
         surface = self.present_surface(pl_module)
         points = self._points(trainer, surface)
         if not points:
@@ -292,23 +297,18 @@ class MergeTree(KeepingCallback):
                 margin=self.margin,
                 budget=self._account.of_each(len(self._snapshots)),
                 progress=progress,
-                record=KeyedRows(folder / "pairs.jsonl"),
+                record=KeyedRows(self._log.path.parent / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
             )
         self.tree = tree = found.tree()
-        number = self._trees + 1
+        number = self._made + 1
         level = self._level_of(tree)
         joined = len(tree.merges) == np.isfinite(tree.losses).sum() - 1
         counts = tree.num_components(tree.levels())
-        self._log.append(
+        self.append(
+            trainer,
             {
-                "check": number,
-                "epoch": epoch,
-                "step": trainer.global_step,
-                "data": self._data,
-                "noise": self.present_noise,
-                "keep": self.keep,
-                "dtype": self.dtype,
+                **self.circumstances(trainer, epoch),
                 "num_points": len(points),
                 "level": level if math.isfinite(level) else None,
                 "num_components": tree.num_components(level) if math.isfinite(level) else 0,
@@ -317,10 +317,10 @@ class MergeTree(KeepingCallback):
                 "gradient_steps": sum(row["gradient_steps"] for row in found.rows),
                 "seconds": sum(row["seconds"] for row in found.rows),
                 "tree": tree.to_dict(),
-            }
+            },
         )
         figure = tree_figure(tree, f"merge tree after epoch {epoch}")
-        save_figure(figure, folder / f"tree-{number:04d}.png")
+        save_figure(figure, self._log.path.parent / f"tree-{number:04d}.png")
         self.publish(trainer, self._log.rows, number, trainer.global_step, {"tree": figure})
         return self.scalars(self._log.rows[-1])
 

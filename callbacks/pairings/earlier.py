@@ -36,9 +36,13 @@ class _Remembered(Pairing):
             )
         return snapshot.load()
 
-    def needed(self) -> set[str]:
+    def lose(self) -> None:
+        """Compares with the next snapshot that is recorded."""
+        self._name = self._hash = None
+
+    def needed(self) -> dict[str, str]:
         """The one that the next check compares with."""
-        return set() if self._name is None else {self._name}
+        return {} if self._name is None or self._hash is None else {self._name: self._hash}
 
     def state_dict(self) -> dict[str, Any]:
         return {"name": self._name, "hash": self._hash}

@@ -22,6 +22,7 @@ from lightning_landscape.storage.snapshot_headers import (
     checked_finite,
     checked_name,
     default_name,
+    epoch_of,
     is_snapshot,
     make_header,
     parse_header,
@@ -41,6 +42,7 @@ __all__ = [
     "checked_name",
     "content_hash",
     "default_name",
+    "epoch_of",
     "is_snapshot",
     "module_state",
     "parse_header",
@@ -154,6 +156,10 @@ class SnapshotStore:
             self._note(path).unlink(missing_ok=True)
             self._shared.add(snapshot, intact=True)
         return snapshot
+
+    def hash_of(self, module: nn.Module) -> str:
+        """The content hash that a snapshot of the module has in this store."""
+        return content_hash(rounded(module_state(module), self.dtype)[0])
 
     def adopt(self, snapshot: Snapshot) -> Snapshot:
         """Has a snapshot of another store under its name here too, as a link, or a copy on another disk.
