@@ -31,14 +31,18 @@ from functools import cached_property
 from itertools import combinations_with_replacement
 
 import torch
-from scipy.linalg import qr
 from torch import Tensor
 
 from lightning_landscape.models.theorems.polynomial_network import PolynomialNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory.attained import require_minimum
 from lightning_landscape.theory.regression import Batch, Regression
-from lightning_landscape.theory.subspaces import RANK_TOLERANCE, power_of_two, pseudo_inverse
+from lightning_landscape.theory.subspaces import (
+    RANK_TOLERANCE,
+    balanced_inverse,
+    independent_rows,
+    power_of_two,
+)
 from lightning_landscape.theory.weight_lists import Weights, path_through, weights_at
 
 _CANDIDATES = 8  # random weights to choose from, for each that is needed
@@ -176,7 +180,7 @@ def descent_path(module: PolynomialNetwork, theta: Tensor, batch: Batch) -> Path
     inner[chosen] = spanning / sizes
     states.append([inner, outer])
     readout = torch.zeros_like(outer)
-    readout[:, chosen] = problem.solution @ _inverse(features.of_weights(spanning))
+    readout[:, chosen] = problem.solution @ balanced_inverse(features.of_weights(spanning))
     path = path_through([*states, [inner, readout]])
     require_minimum(module, path, batch, problem.minimum())
     return path
@@ -251,9 +255,9 @@ def _compress(features: PolynomialFeatures, weights: Weights) -> tuple[list[Weig
     lifted = features.of_weights(inner)
     # In units of their own the monomials of all degrees are of one size, whatever the size of the weights.
     lifted = lifted / power_of_two(lifted.abs().amax(0))
-    busy = _independent(lifted)
+    busy = independent_rows(lifted)
     # Each phi in the basis; on the basis itself exactly the identity.
-    mixing = lifted @ _inverse(lifted[busy])
+    mixing = lifted @ balanced_inverse(lifted[busy])
     mixing[busy] = torch.eye(len(busy), dtype=mixing.dtype)
     compressed = torch.zeros_like(outer)
     compressed[:, busy] = outer @ mixing
@@ -266,21 +270,4 @@ def _spanning(features: PolynomialFeatures) -> Tensor:
     count = _CANDIDATES * features.dimension
     candidates = torch.randn(count, features.num_inputs, generator=generator, dtype=torch.float64)
     lifted = features.of_weights(candidates)
-    return candidates[_independent(lifted / power_of_two(lifted.abs().amax(0)))]
-
-
-def _inverse(rows: Tensor) -> Tensor:
-    """The pseudo-inverse in units in which rows and columns are of one size."""
-    across = power_of_two(rows.abs().amax(0)) if len(rows) else torch.ones(rows.shape[1], dtype=rows.dtype)
-    along = power_of_two((rows / across).norm(dim=1))
-    return pseudo_inverse(rows / across / along[:, None]) / across[:, None] / along
-
-
-def _independent(vectors: Tensor) -> list[int]:
-    """Indices of rows that are a basis of the span of all, chosen by pivoted QR among the normalised rows."""
-    norms = vectors.norm(dim=1)
-    rows = vectors / torch.where(norms > 0, norms, 1.0)[:, None]
-    triangle, order = qr(rows.T.numpy(), mode="r", pivoting=True)
-    diagonal = torch.from_numpy(triangle).diagonal().abs()
-    rank = int((diagonal > RANK_TOLERANCE * max(1.0, float(diagonal[0]))).sum()) if float(diagonal[0]) > 0 else 0
-    return [int(index) for index in order[:rank]]
+    return candidates[independent_rows(lifted / power_of_two(lifted.abs().amax(0)))]
