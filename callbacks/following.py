@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +19,11 @@ class FollowingCallback(KeepingCallback):
     """Tells its pairing of each batch and step of the fit."""
 
     _pairing: Pairing | None  # of the fit
+
+    def known(self, state: dict[str, Any]) -> Mapping[str, str]:
+        """The one that the next check compares with."""
+        name = state["pairing"].get("name")
+        return {} if name is None else {name: state["pairing"]["hash"]}
 
     def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
         """Looks for the snapshot that the next check compares with; whether it is gone.

@@ -14,7 +14,7 @@ from lightning_landscape.attach.options import check_dtype
 from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.storage.rows import LostRowsError, NumberedRows, ranges
-from lightning_landscape.storage.run_folders import copy, differs, last_step, link_or_copy, link_snapshots
+from lightning_landscape.storage.run_folders import copy, differs, lacking, last_step, link_or_copy, link_snapshots
 from lightning_landscape.storage.snapshots import SharedWeights, Snapshot, SnapshotStore, StoredDtype, default_name
 
 
@@ -71,13 +71,18 @@ class RecordingCallback(SearchingCallback):
         own = {self.counted: self._made, "epochs_of": list(self._epochs_of), "lost": list(self._lost), "digest": digest}
         return super().state() | own
 
+    def known(self, state: dict[str, Any]) -> Mapping[str, str]:
+        """Content hashes, by name, of snapshots that the checkpoint knows."""
+        return dict(state.get("snapshots", {}))
+
     def holds(self, folder: Path, state: dict[str, Any]) -> bool:
-        """Whether the rows that the checkpoint counts are there."""
+        """Whether the rows that the checkpoint counts are there or, where it counts none, one of its snapshots."""
         try:
             self._resumed(folder, state)
         except ValueError:
             return False
-        return True
+        known = {} if state[self.counted] else self.known(state)
+        return not known or len(lacking(SnapshotStore(folder / "snapshots"), known)) < len(known)
 
     def beyond(self, folder: Path, state: dict[str, Any], step: int) -> bool:
         """Whether there are more rows, or snapshots of later steps."""
