@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,8 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_landscape.callbacks.keeping import KeepingCallback
 from lightning_landscape.callbacks.pairings import Pairing
-from lightning_landscape.storage.run_folders import lacking
-from lightning_landscape.storage.snapshots import SnapshotError, epoch_of
+from lightning_landscape.storage.snapshots import SnapshotError
 
 
 class FollowingCallback(KeepingCallback):
@@ -19,17 +19,17 @@ class FollowingCallback(KeepingCallback):
 
     _pairing: Pairing | None  # of the fit
 
-    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
-        """Looks for the snapshot that the next check compares with; whether it is gone.
+    def known(self, state: dict[str, Any]) -> Mapping[str, str]:
+        """The one that the next check compares with."""
+        name = state["pairing"].get("name")
+        return {} if name is None else {name: state["pairing"]["hash"]}
 
-        One that later checks have removed may be the weights that the run goes on with: it is saved again.
-        """
-        gone = super().settle(trainer, pl_module, gone)
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Looks for the snapshot that the next check compares with; whether it is gone."""
         assert self._store is not None
         assert self._pairing is not None
-        for name in lacking(self._store, self._pairing.needed() or {}):
-            if self._store.hash_of(pl_module) == (self._pairing.needed() or {})[name]:
-                self._store.save(pl_module, step=trainer.global_step, epoch=epoch_of(name), name=name)
+        self.recovered(trainer, pl_module, self._pairing.needed() or {})
+        gone = super().settle(trainer, pl_module, gone)
         try:
             self._pairing.partner(self._store)
         except SnapshotError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -28,7 +27,6 @@ from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
-from lightning_landscape.storage.plain_files import shown
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.storage.run_folders import lacking
 from lightning_landscape.storage.snapshots import StoredDtype
@@ -211,13 +209,12 @@ class MergeTree(KeepingCallback):
         known = len(self._snapshots) + len(self.references) + any(other.accompanied for other in others)
         return max(0, 2 - known)
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record."""
-        super().open(folder, resumed)
-        assert self._store is not None
-        if gone := lacking(self._store, {name: self._snapshots[name] for name in self.needed()}):
-            place = shown(self._store.dirpath)
-            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {place}; keep='all' keeps all")
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Looks for the snapshots that trees will join."""
+        wanted = {name: self._snapshots[name] for name in self.needed()}
+        if lost := self.recovered(trainer, pl_module, wanted):
+            rank_zero_warn(f"trees go without {', '.join(sorted(lost))}, which are gone; keep='all' keeps all")
+        return super().settle(trainer, pl_module, gone)
 
     def needed(self) -> set[str]:
         """What trees join."""
@@ -334,11 +331,9 @@ class MergeTree(KeepingCallback):
         assert self._store is not None
         points: dict[str, Tensor] = {}
         kept = left(list(self._snapshots), self.keep, 2 * self.max_points)
-        for name in spread([name for name in kept if name in self._store], self.max_points):
-            snapshot = self._store.open(name)
-            if snapshot.content_hash != self._snapshots[name]:
-                raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
-            points[name] = surface.point(snapshot.load())
+        gone = lacking(self._store, {name: self._snapshots[name] for name in kept})
+        for name in spread([name for name in kept if name not in gone], self.max_points):
+            points[name] = surface.point(self._store.load(name))
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, LevelSetConnectivity):
                 beside = other.companions()

@@ -107,8 +107,10 @@ class PlacedCallback(Callback):
         self.folder = folder
         for place in (folder, *(folder / inner for inner in self.inner)):
             remove_abandoned(place)
+        if state is None:
+            origin = folder
         gone = self.open(origin, resumed=state is not None)
-        if origin != folder and state is not None:
+        if origin != folder:
             self.move(folder, trainer.global_step)
         return self.settle(trainer, pl_module, gone)
 

@@ -14,8 +14,15 @@ from lightning_landscape.attach.options import check_dtype
 from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.searching import SearchingCallback
 from lightning_landscape.storage.rows import LostRowsError, NumberedRows, ranges
-from lightning_landscape.storage.run_folders import copy, differs, last_step, link_or_copy, link_snapshots
-from lightning_landscape.storage.snapshots import SharedWeights, Snapshot, SnapshotStore, StoredDtype, default_name
+from lightning_landscape.storage.run_folders import copy, differs, lacking, last_step, link_or_copy, link_snapshots
+from lightning_landscape.storage.snapshots import (
+    SharedWeights,
+    Snapshot,
+    SnapshotStore,
+    StoredDtype,
+    default_name,
+    epoch_of,
+)
 
 
 class RecordingCallback(SearchingCallback):
@@ -71,13 +78,18 @@ class RecordingCallback(SearchingCallback):
         own = {self.counted: self._made, "epochs_of": list(self._epochs_of), "lost": list(self._lost), "digest": digest}
         return super().state() | own
 
+    def known(self, state: dict[str, Any]) -> Mapping[str, str]:
+        """Content hashes, by name, of snapshots that the checkpoint knows."""
+        return dict(state.get("snapshots", {}))
+
     def holds(self, folder: Path, state: dict[str, Any]) -> bool:
-        """Whether the rows that the checkpoint counts are there."""
+        """Whether the rows that the checkpoint counts are there or, where it counts none, one of its snapshots."""
         try:
             self._resumed(folder, state)
         except ValueError:
             return False
-        return True
+        known = {} if state[self.counted] else self.known(state)
+        return not known or len(lacking(SnapshotStore(folder / "snapshots"), known)) < len(known)
 
     def beyond(self, folder: Path, state: dict[str, Any], step: int) -> bool:
         """Whether there are more rows, or snapshots of later steps."""
@@ -144,6 +156,23 @@ class RecordingCallback(SearchingCallback):
             self.part(trainer, step - 1, what)
         saved = [self._store.save(module, step=step, epoch=epoch, name=names[lead]) for lead, module in modules.items()]
         return saved[0]
+
+    def recovered(self, trainer: pl.Trainer, pl_module: nn.Module, wanted: Mapping[str, str]) -> list[str]:
+        """Saves again what is gone and is the weights that the run goes on with; the names of the rest.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module.
+            wanted: content hashes by name.
+        """
+        assert self._store is not None
+        gone = lacking(self._store, wanted)
+        if gone:
+            present = self._store.hash_of(pl_module)
+            for name in [name for name in gone if wanted[name] == present]:
+                self._store.save(pl_module, step=trainer.global_step, epoch=epoch_of(name), name=name)
+                gone.remove(name)
+        return gone
 
     def _store_in(self, folder: Path) -> SnapshotStore:
         return SnapshotStore(folder / "snapshots", self._shared, self.dtype)

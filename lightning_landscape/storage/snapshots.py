@@ -222,24 +222,6 @@ class SnapshotStore:
             if not note.with_suffix(SUFFIX).exists():
                 note.unlink(missing_ok=True)
 
-    def move_aside(self, folder: str | os.PathLike[str]) -> bool:
-        """Moves all snapshots, notes included, into another folder of the same disk, in one step.
-
-        Args:
-            folder: where to; it must not be there, or be empty.
-
-        Returns:
-            Whether there was anything to move.
-
-        Raises:
-            OSError: if the folder holds something, or lies on another disk.
-        """
-        if not self.dirpath.exists():
-            return False
-        Path(folder).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.dirpath, folder)
-        return True
-
     def _link(self, wanted: Snapshot) -> bool:
         """Makes the snapshot a name of a file that has its weights already; whether there is one."""
         if not self._looked:
