@@ -35,13 +35,11 @@ class LevelSetConnectivity(FollowingCallback):
     """Checks during training whether pairs of models lie in one connected level set of the loss.
 
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
-    training loss stays below a level, if the finder finds one. The result is logged as
-    ``landscape/connected``, ``height``, ``barrier``, ``linear_barrier``, ``normalized_length``, ``num_beads``,
-    ``gradient_steps``, ``seconds``, ``distance``, ``relative_distance``, ``level``, ``loss_a``, ``loss_b`` and
-    ``settled`` (all under ``landscape/``, or ``landscape/<name>/``), written to
-    ``dirpath/checks.jsonl`` and drawn beside it. ``ModelCheckpoint(monitor="landscape/barrier")`` works; before
-    the first check the values are NaN, which ModelCheckpoint ranks last, and ``settled`` is 0. ``EarlyStopping(
-    "landscape/settled", mode="max", stopping_threshold=0.5, patience=10**6)`` ends a run that has settled.
+    training loss stays below a level, if the finder finds one. The numbers in ``metrics`` are logged under
+    ``landscape/``, or ``landscape/<name>/``, written to ``dirpath/checks.jsonl`` and drawn beside it.
+    ``ModelCheckpoint(monitor="landscape/barrier")`` works; before the first check the values are NaN, which
+    ModelCheckpoint ranks last, and ``settled`` is 0. ``EarlyStopping("landscape/settled", mode="max",
+    stopping_threshold=0.5, patience=10**6)`` ends a run that has settled.
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback.
@@ -80,6 +78,7 @@ class LevelSetConnectivity(FollowingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
+        summary: print the table of all checks when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -131,9 +130,11 @@ class LevelSetConnectivity(FollowingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
+        self.says = summary
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize

@@ -79,6 +79,7 @@ class MergeTree(KeepingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one, such as pruning masks.
+        summary: print the merges of the latest tree when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -97,13 +98,8 @@ class MergeTree(KeepingCallback):
     works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
     keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
-        "num_points",
-        "level",
-        "num_components",
-        "max_components",
-        "top_merge",
-        "gradient_steps",
-        "seconds",
+        *("num_points", "level", "num_components", "max_components", "top_merge"),
+        *("gradient_steps", "seconds"),
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
@@ -135,12 +131,14 @@ class MergeTree(KeepingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
         if isinstance(references, str | os.PathLike):
             raise ValueError(f"references must be a list of files, got {references!r}: pass [{str(references)!r}]")
         check_choice("pairs", pairs, get_args(PairChoice))
+        self.says = summary
         self.every_n_snapshots = every_n_snapshots
         self.references = [str(path) for path in references]
         self.max_points = max_points

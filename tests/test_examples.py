@@ -82,6 +82,17 @@ def test_fork_stability(run: Run) -> None:
     assert [row["step"] for row in lines("results/forks.jsonl")] == [20, 60, 100]
 
 
+def test_average_when_connected(run: Run) -> None:
+    printed = run("average_when_connected")
+    ((count, first, last, loss, alone),) = numbers(
+        r"The average of (\d+) snapshots, of steps (\d+) to (\d+), has E ([\d.]+), the last weights ([\d.]+)\.", printed
+    )
+    assert count >= 2
+    assert first < last
+    assert loss <= alone
+    assert "Loaded again, for tests or predictions: DigitsNet" in printed
+
+
 def test_snapshot_recorder(run: Run) -> None:
     printed = run("snapshot_recorder")
     losses = [loss for _, loss in numbers(r"step (\d+): loss ([\d.]+), weights", printed)]

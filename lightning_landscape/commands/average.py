@@ -21,13 +21,13 @@ from lightning_landscape.commands.settings import settings
 from lightning_landscape.connection import Connection
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import Recipe, add_finder, add_recipe, build_finder, build_recipe, parse
-from lightning_landscape.report.averages import average_conclusion, average_table
+from lightning_landscape.report.averages import average_conclusion, average_table, loss_name
 from lightning_landscape.report.plain_help import PlainArgumentParser
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.plain import plain_json
-from lightning_landscape.storage.written_checkpoint import write_checkpoint
+from lightning_landscape.storage.written_checkpoint import read_checkpoint, write_checkpoint
 from lightning_landscape.surface import LossSurface
 
 AGAINST = 3  # exit code
@@ -132,7 +132,7 @@ def average(args: Sequence[str], prog: str) -> int:
     if good or namespace.force:
         like = next((file for file in files if file.endswith(".ckpt")), files[0])
         notes = {key: row[key] for key in ("files", "method", "weights", "t", "align", "repair", "conclusion")}
-        write_checkpoint(out, surface.state(found.theta), like, version("pytorch_lightning"), notes)
+        write_checkpoint(out, surface.state(found.theta), read_checkpoint(like), version("pytorch_lightning"), notes)
     beside = out.with_suffix(".json")
     with replacing(beside) as record:
         record.write(json.dumps({key: plain_json(value) for key, value in row.items()}, indent=2).encode())
@@ -167,8 +167,7 @@ class _Judge:
         recipe = self._recipe
         found = validated(recipe.model, state, recipe.data, recipe.device, recipe.seed)
         if self.monitor is None:
-            losses = [name for name in found if "loss" in name.lower()]
-            self.monitor = "val_loss" if "val_loss" in found else losses[0] if losses else None
+            self.monitor = loss_name(found)
         elif self.monitor not in found:
             raise ValueError(f"--monitor {self.monitor}: the validation logs {', '.join(found) or 'nothing'}")
         return found

@@ -86,3 +86,37 @@ def _on_training(found: Average) -> str:
 def _span(values: Sequence[float]) -> str:
     between = "and" if len(values) == 2 else "to"
     return f"{min(values):.4g} {between} {max(values):.4g}"
+
+
+def running_conclusion(row: Mapping[str, Any]) -> str:
+    """What the running average of a run is worth, against its last weights.
+
+    Args:
+        row: ``count``, ``steps``, ``loss``, ``last_loss``, ``metrics``, ``last_metrics`` and ``file``.
+
+    Example:
+        >>> print(running_conclusion({"count": 5, "steps": [80, 90, 100, 110, 120], "loss": 0.31, "last_loss": 0.33,
+        ...                           "metrics": {}, "last_metrics": {}, "file": "average.ckpt"}))
+        The average of 5 snapshots, of steps 80 to 120, has E 0.31, the last weights 0.33. You may use average.ckpt.
+    """
+    if row["count"] == 1:
+        return "Nothing to average: no snapshot is linearly connected to the one before without being better alone."
+    measure, loss, last = "E", row["loss"], row["last_loss"]
+    if name := loss_name(row["metrics"]):
+        measure, loss, last = name, row["metrics"][name], row["last_metrics"][name]
+    advised = advice(loss, [last])
+    use = "Keep the last weights" if advised is Advice.AGAINST else f"You may use {row['file']}"
+    span = f"of steps {row['steps'][0]} to {row['steps'][-1]}"
+    figures = f"{measure} {loss:.4g}, the last weights {last:.4g}"
+    return f"The average of {row['count']} snapshots, {span}, has {figures}. {use}."
+
+
+def loss_name(metrics: Mapping[str, float]) -> str | None:
+    """The metric of a validation that models are judged by: ``val_loss``, or the first that is named a loss.
+
+    Example:
+        >>> loss_name({"val_acc": 0.9, "valid/Loss": 0.3})
+        'valid/Loss'
+    """
+    losses = [name for name in metrics if "loss" in name.lower()]
+    return "val_loss" if "val_loss" in metrics else losses[0] if losses else None

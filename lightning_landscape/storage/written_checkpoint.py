@@ -20,10 +20,22 @@ _OF_THE_RUN = ("optimizer_states", "lr_schedulers", "callbacks", "averaging_stat
 _WRAPPED = "module."  # leads every name in a file that was saved from inside DistributedDataParallel
 
 
+def read_checkpoint(path: str | os.PathLike[str], *, own: bool = False) -> dict[str, Any]:
+    """All that a Lightning checkpoint holds, ``{}`` for a ``.safetensors`` file, which says nothing but weights.
+
+    Args:
+        path: the file.
+        own: this process wrote it, so that hyperparameters which are no plain data may be unpickled.
+    """
+    if Path(path).suffix == SUFFIX:
+        return {}
+    return dict(torch.load(path, map_location="cpu", weights_only=not own))
+
+
 def write_checkpoint(
     path: str | os.PathLike[str],
     state: Mapping[str, Any],
-    like: str | os.PathLike[str],
+    like: Mapping[str, Any],
     version: str,
     notes: Mapping[str, Any],
 ) -> None:
@@ -35,17 +47,14 @@ def write_checkpoint(
     Args:
         path: where to.
         state: all of a module's ``state_dict()``.
-        like: a Lightning checkpoint of the same module, or a ``.safetensors`` file, which says nothing but weights.
-        version: of ``pytorch_lightning``, for files that do not say one.
+        like: a checkpoint of the same module, as :func:`read_checkpoint` gives it.
+        version: of ``pytorch_lightning``, for one that does not say it.
         notes: plain data on where the weights come from, under the key ``landscape_average``.
 
     Raises:
         KeyError: for a tensor of ``like`` that the state lacks.
     """
-    found: dict[str, Any] = {}
-    if Path(like).suffix != SUFFIX:
-        found = dict(torch.load(like, map_location="cpu", weights_only=True))
-    saved = found.get("state_dict", state)
+    saved = like.get("state_dict", state)
     wrapped = all(clean_name(name).startswith(_WRAPPED) for name in saved) and not any(
         name.startswith(_WRAPPED) for name in state
     )
@@ -56,7 +65,7 @@ def write_checkpoint(
             # A tensor with memory of its own, which torch.save would else write whole.
             value = state[own].detach().to("cpu", value.dtype, copy=True)
         weights[name] = value
-    checkpoint = {key: value for key, value in found.items() if key not in _OF_THE_RUN}
+    checkpoint = {key: value for key, value in like.items() if key not in _OF_THE_RUN}
     for key, default in (("epoch", 0), ("global_step", 0), ("pytorch-lightning_version", version)):
         checkpoint.setdefault(key, default)
     with replacing(Path(path)) as file:
