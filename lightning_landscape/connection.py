@@ -40,7 +40,8 @@ class Verdict(StrEnum):
     """Outcome of a search for a path below a level.
 
     ``not_found`` never proves that two points are disconnected: it says that this search, with this
-    budget, did not find a path.
+    budget, did not find a path. ``separated`` is proved: no path stays below the level. A search never says it; see
+    :mod:`lightning_landscape.certificates`.
 
     Example:
         >>> Verdict.CONNECTED == "connected"
@@ -49,6 +50,7 @@ class Verdict(StrEnum):
 
     CONNECTED = "connected"
     NOT_FOUND = "not_found"
+    SEPARATED = "separated"
 
 
 class Reason(StrEnum):
@@ -72,7 +74,7 @@ class Connection:
 
     Attributes:
         verdict: ``connected`` iff ``height <= level``.
-        reason: why no path was found, ``None`` when connected.
+        reason: why no path was found, ``None`` when connected, and when separated.
         path: the lowest path found; ``None`` for a row read back from a file.
         level: the level u that the height is compared with.
         loss_a, loss_b: E at the endpoints.
@@ -88,6 +90,7 @@ class Connection:
         message: the error's text for ``reason == "error"``.
         aligned: whether the path ends in a permuted copy of theta_b, a point with the same function, rather
             than in theta_b; it then connects theta_a with the copy, and says nothing of theta_b itself.
+        floor: a height that every path is proved to reach; NaN where none is proved, above the level when separated.
     """
 
     verdict: Verdict
@@ -111,6 +114,7 @@ class Connection:
     linear_profile: Profile = field(repr=False)
     message: str | None = None
     aligned: bool = False
+    floor: float = math.nan
 
     @property
     def connected(self) -> bool:
@@ -161,12 +165,12 @@ class Connection:
     def from_dict(cls, row: Mapping[str, Any]) -> Connection:
         """Reads :meth:`to_dict` back: ``path`` is ``None``, what was not finite is NaN, unknown keys are ignored.
 
-        A row from before there was alignment reads as not aligned.
+        A row from before there was alignment reads as not aligned, one from before there were proofs as without one.
 
         Raises:
             KeyError: if a field is missing.
         """
-        row = {"aligned": False, **row}
+        row = {"aligned": False, "floor": None, **row}
         known = {name: row[name] for name in cls.__dataclass_fields__ if name != "path"}
         for name, value in known.items():
             if value is None and name not in ("reason", "message"):
