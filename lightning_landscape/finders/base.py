@@ -117,21 +117,21 @@ class PathFinder(ABC):
         origin = surface.point()
         line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin))
         budget = budget or Budget()
-        straight = Chain([line], line.length, self.samples, thorough=budget.work is None)
+        straight = Chain([line], line.length, self.samples)
         ledger = Ledger(surface, budget)
         straight.glance(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
             level = level_above([loss_a, loss_b], margin)
-        chain = straight
+        chain, thorough = straight, budget.work is None
         reason = barred(loss_a, loss_b, level)
         with ledger.capped():
             if reason is None:
-                reason = Reason.DEPTH if settled(surface, straight, level) else Reason.BUDGET
+                reason = Reason.DEPTH if settled(surface, straight, level, thorough) else Reason.BUDGET
                 if not line.height <= level:
                     search = Search(surface, level, ledger, line, straight, progress or _quiet)
-                    found, reason = self._found(search)
-                    chain = _lower(surface, straight, found)
+                    found, reason = self._found(search, thorough)
+                    chain = _lower(surface, straight, found, thorough)
         return connection_of(chain, line, level, reason, ledger)
 
     def least_work(self, surface: LossSurface) -> float:
@@ -143,47 +143,55 @@ class PathFinder(ABC):
         line = Segment(surface.point(), surface.point())
         return len(Chain([line], 0.0, self.samples).coarse(line)) * surface.evaluation_passes / 3
 
-    def _rounds(self, search: Search) -> tuple[Chain, Reason]:
-        """Searches again from the lowest chain so far, until it is below the level or the budget is spent.
+    def _found(self, search: Search, thorough: bool) -> tuple[Chain, Reason]:
+        """What rounds of searching find, each from the lowest chain so far, verified and shortened within the budget.
 
         Limits of steps, which double from round to round, and rules for what is stuck share out a budget, and do not
         end a search. Without a budget it ends with the first round that takes less than a hundredth off the excess over
         the level: after finitely many, for what is left shrinks to nothing.
         """
-        best = search.chain
-        for number in itertools.count():
-            before, spent = best.height, search.ledger.spent.total
-            found, reason = self.search(replace(search, chain=best, round=number))
-            best = best.lower(found)
-            if best.height <= search.level or reason in (Reason.BUDGET, Reason.DIVERGED):
-                return best, reason
-            if search.ledger.spent.total == spent:
-                return best, reason
-            if search.ledger.remaining <= 0:
-                return best, Reason.BUDGET
-            unlimited = math.isinf(search.ledger.remaining)
-            if unlimited and not before - best.height > _PROGRESS * (before - search.level):
-                return best, reason
-        raise AssertionError("rounds are counted without end")
-
-    def _found(self, search: Search) -> tuple[Chain, Reason]:
-        """What the search finds, verified and shortened within the budget."""
         surface, level, ledger = search.surface, search.level, search.ledger
         grid = _FINE * (self.samples + 1) * surface.evaluation_passes / 3
         ledger.reserve(min(grid, _RESERVED * ledger.remaining))
-        try:
-            found, reason = self._rounds(search)
-        except WorkSpent:
-            found, reason = search.lowest, Reason.BUDGET
-        if not settled(surface, found, level):
-            return found, Reason.BUDGET
-        if found.height <= level:
+        best, reason = search.chain, Reason.DEPTH
+        for number in itertools.count():
+            before, spent = best.height, ledger.spent.total
+            try:
+                found, reason = self.search(replace(search, chain=best, round=number))
+            except WorkSpent:
+                found, reason = search.lowest, Reason.BUDGET
+            best = best.lower(found)
+            if best.height <= level:
+                if not settled(surface, best, level):
+                    return best, Reason.BUDGET
+                best = self._pulled_tight(search, best, thorough)
+            progress = before - best.height > _PROGRESS * (before - level)
+            if (
+                best.height <= level
+                or reason in (Reason.BUDGET, Reason.DIVERGED)
+                or ledger.spent.total == spent
+                or (math.isinf(ledger.remaining) and not progress)
+            ):
+                break
+            if ledger.remaining <= 0:
+                reason = Reason.BUDGET
+                break
+        settled(surface, best, level)
+        return best, reason
+
+    def _pulled_tight(self, search: Search, chain: Chain, thorough: bool) -> Chain:
+        """A chain below the level, shortened and measured as finely as it will be; as it was, if that shows a peak."""
+        tighter = chain
+        with suppress(WorkSpent):
+            tighter = shorten(search, chain, self.shorten)
+        for candidate in (tighter, chain):
+            if thorough:
+                candidate.finish(search.surface, search.level)
             with suppress(WorkSpent):
-                found.revisit(surface, search.line, level)
-                tighter = shorten(search, found, self.shorten)
-                tighter.revisit(surface, search.line, level)
-                found = tighter if tighter.height <= level else found
-        return found, reason
+                candidate.revisit(search.surface, search.line, search.level)
+            if candidate.height <= search.level:
+                return candidate
+        return chain
 
 
 def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,17 +224,19 @@ def _made_by(factory: OptimizerFactory) -> list[Any]:
     return [type(optimizer).__name__, groups]
 
 
-def _lower(surface: LossSurface, *chains: Chain) -> Chain:
-    """The lowest chain, measured finely where its search was without limit, as the others are as soon as they count."""
-    for _ in chains:
-        lowest = min(chains, key=lambda chain: _finite(chain.height))
-        if lowest.thorough:
-            lowest.refine(surface)
-    return min(chains, key=lambda chain: _finite(chain.height))
+def _lower(surface: LossSurface, first: Chain, second: Chain, thorough: bool) -> Chain:
+    """The lower chain, in the end measured finer everywhere, if ``thorough``, as the other is as soon as it counts."""
+    lower = min(first, second, key=_height)
+    if not thorough:
+        return lower
+    lower.finish(surface)
+    again = min(first, second, key=_height)
+    again.finish(surface)
+    return min(first, second, key=_height)
 
 
-def _finite(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _height(chain: Chain) -> float:
+    return math.inf if math.isnan(chain.height) else chain.height
 
 
 def _quiet(description: str, fraction: float) -> None:

@@ -36,7 +36,8 @@ class Segment:
         self.end = end
         self.losses = losses if losses is not None else {}
         self.length = distance(start, end)
-        self.refined = False  # measured as finely as it will be
+        self.refined = False  # measured as finely as a search does it
+        self.finished = False  # measured as finely as it will be
         self.crested = False  # measured closely around its highest sample
 
     def at(self, t: float) -> Tensor:
@@ -50,8 +51,9 @@ class Segment:
         width = last - first
         known = {(t - first) / width: loss for t, loss in self.losses.items() if first <= t <= last}
         piece = Segment(self.at(first), self.at(last), known)
-        # Where the whole was measured as finely as it will be, so is the piece, once its ends are known too.
-        piece.refined = self.refined and {0.0, 1.0} <= set(known)
+        # Where the whole was measured finely, so is the piece, once its ends are known too.
+        whole = {0.0, 1.0} <= set(known)
+        piece.refined, piece.finished = self.refined and whole, self.finished and whole
         return piece
 
     def knows(self, t: float) -> bool:
@@ -114,18 +116,13 @@ class Chain:
         scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
         samples: interior points of a segment as long as ``scale``; a shorter one gets fewer, and at least one.
         aligned: whether it ends in a permuted copy of the second endpoint.
-        thorough: whether :meth:`refine` measures finer everywhere, or only where a bound on the curvature does not
-            exclude a loss above the level, as where work is limited.
     """
 
-    def __init__(
-        self, segments: list[Segment], scale: float, samples: int, aligned: bool = False, thorough: bool = True
-    ) -> None:
+    def __init__(self, segments: list[Segment], scale: float, samples: int, aligned: bool = False) -> None:
         self.segments = segments
         self.scale = scale
         self.samples = samples
         self.aligned = aligned
-        self.thorough = thorough
 
     @property
     def height(self) -> float:
@@ -146,7 +143,7 @@ class Chain:
 
     def with_segments(self, segments: list[Segment]) -> Chain:
         """Another chain at the same spacing."""
-        return Chain(segments, self.scale, self.samples, self.aligned, self.thorough)
+        return Chain(segments, self.scale, self.samples, self.aligned)
 
     def through(self, corners: Tensor) -> Chain:
         """A chain with the same ends through copies of other corners (K, P), not measured but at the ends."""
@@ -179,29 +176,49 @@ class Chain:
         """Samples every segment on the coarsest grid."""
         measure(surface, ((segment, self.coarse(segment)) for segment in self.segments))
 
-    def refine(self, surface: LossSurface, level: float = math.inf) -> None:
-        """Measures three times finer, then halves the spacing around peaks that may rise above the level.
+    def refine(self, surface: LossSurface, level: float) -> None:
+        """Looks between the samples, where a bound on the curvature does not exclude a loss above the level.
 
-        Segments that are found above ``level`` are left at once: what they need is a new bead.
+        Gaps are halved, the last time those beside peaks alone. Segments that are found above ``level`` are left at
+        once: what they need is a new bead.
         """
         self.sample(surface)
         rest = [segment for segment in self.segments if segment.height <= level and not segment.refined]
-        if not self.thorough:
-            self._close_gaps(surface, rest, level)
-            return
+        for halvings in range(1, _HALVINGS + 1):
+            gaps = [
+                [
+                    (before + after) / 2
+                    for before, after in rising_gaps(segment.losses, level)
+                    if (after - before) * self._steps(segment, 1) > 0.5**halvings
+                    and (halvings < _HALVINGS or {before, after} & set(segment.peaks()))
+                ]
+                for segment in rest
+            ]
+            measure(surface, zip(rest, gaps, strict=True))
+            rest = [segment for segment in rest if segment.height <= level]
+        for segment in rest:
+            segment.refined = True
+
+    def finish(self, surface: LossSurface, level: float = math.inf) -> None:
+        """Measures three times finer everywhere, then halves the spacing around peaks that may rise above the level.
+
+        Segments that are found above ``level`` are left at once.
+        """
+        self.sample(surface)
+        rest = [segment for segment in self.segments if segment.height <= level and not segment.finished]
         measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
         for _ in range(_ROUNDS):
             rest = [segment for segment in rest if segment.height <= level]
             near = ([t for peak in segment.peaks() for t in segment.between(peak, level)] for segment in rest)
             measure(surface, zip(rest, near, strict=True))
         for segment in rest:
-            segment.refined = True
+            segment.refined = segment.finished = True
 
     def crest(self, surface: LossSurface) -> None:
         """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
         height = self.height
         highest = [segment for segment in self.segments if segment.height == height and math.isfinite(height)]
-        for top in [segment for segment in highest if not (segment.refined or segment.crested)]:
+        for top in [segment for segment in highest if not (segment.finished or segment.crested)]:
             top.crested = True
             measure(surface, [(top, top.between(top.peaks()[0]))])
             for _ in range(_ROUNDS):
@@ -233,23 +250,6 @@ class Chain:
             for segment in self.segments
             for before, after in pairwise(sorted(segment.losses))
         )
-
-    def _close_gaps(self, surface: LossSurface, rest: list[Segment], level: float) -> None:
-        """Halves the gaps in which E may rise above the level, and the last time those beside peaks alone."""
-        for halvings in range(1, _HALVINGS + 1):
-            gaps = [
-                [
-                    (before + after) / 2
-                    for before, after in rising_gaps(segment.losses, level)
-                    if (after - before) * self._steps(segment, 1) > 0.5**halvings
-                    and (halvings < _HALVINGS or {before, after} & set(segment.peaks()))
-                ]
-                for segment in rest
-            ]
-            measure(surface, zip(rest, gaps, strict=True))
-            rest = [segment for segment in rest if segment.height <= level]
-        for segment in rest:
-            segment.refined = True
 
     def profile(self) -> Profile:
         """All that was measured, by arc length."""

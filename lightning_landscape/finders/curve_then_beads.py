@@ -20,8 +20,11 @@ from lightning_landscape.finders.tempered_adam import relative_tempered_adam
 from lightning_landscape.finders.training import OptimizerFactory, averaging_weight, descend
 
 _JITTER = 1e-3  # first displacement of a bend, as a share of the distance of the ends
-_FIRST = 50  # steps before the first look, and before a curve may be called stuck
-_FALL = 0.95  # a curve goes on while its mean loss falls below this share in as many steps as before
+_FIRST = 50  # steps before the first look, and the least that a curve goes on without progress
+_IMPROVEMENT = 0.99  # a look shows progress when the height is below this share of the lowest so far
+_WAIT = 1 / 3  # this share of the steps so far may pass without progress
+_DECAY = 0.3
+_DECAYS = 1  # falls of the learning rate before a curve gives up
 
 
 class CurveThenBeads(PathFinder):
@@ -112,7 +115,8 @@ class _Curve:
         knots = torch.linspace(0, 1, finder.pieces + 1, dtype=torch.float64)[1:-1]
         self._corners = self._shape.coefficients(knots).to(self._controls)
         self._looks = CurveLooks(search, self._profile)
-        self._steps = 0
+        self._steps = self._averaged = 0
+        self._lowest, self._progress, self._decays = math.inf, 0, 0
         self._next = _FIRST
 
     def descend(self) -> tuple[Chain, Reason]:
@@ -122,7 +126,6 @@ class _Curve:
             The polyline, sampled, and why it is the last one.
         """
         search = self._search
-        mark, loss = search.patience * _FIRST, math.inf
         while search.ledger.remaining >= 1 + self._looks.price:
             if not self._step():
                 return search.lowest, Reason.DIVERGED
@@ -132,11 +135,22 @@ class _Curve:
                 if excess is None:
                     return self._whole(), Reason.DEPTH
                 self._next = math.ceil(self._steps * excess)
-            if self._steps >= mark:
-                if not self._profile.mean < loss - (1 - _FALL) * abs(loss) and math.isfinite(loss):
+                if self._stuck():
                     return self._whole(), Reason.BEAD
-                mark, loss = 2 * self._steps, self._profile.mean
         return (self._whole() if self._steps else search.chain), Reason.BUDGET
+
+    def _stuck(self) -> bool:
+        """Takes note of a look; whether the curve makes no progress, though its learning rate has fallen."""
+        if self._looks.height < self._lowest - (1 - _IMPROVEMENT) * abs(self._lowest) or not self._progress:
+            self._lowest, self._progress = self._looks.height, self._steps
+        if self._steps - self._progress < max(self._search.patience * _FIRST, _WAIT * self._steps):
+            return False
+        self._decays += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] *= _DECAY
+        self._bends.copy_(self._mean)
+        self._averaged, self._progress = 0, self._steps
+        return self._decays > _DECAYS
 
     def _share(self) -> float:
         left = self._search.ledger.remaining
@@ -155,7 +169,8 @@ class _Curve:
         losses = descend(self._optimizer, evaluate)
         self._steps += 1
         self._profile.note(float(t), float(losses[0]))
-        self._mean.lerp_(self._bends, averaging_weight(self._steps))
+        self._averaged += 1
+        self._mean.lerp_(self._bends, averaging_weight(self._averaged))
         return bool(losses.isfinite().all() and self._bends.isfinite().all())
 
     def _polyline(self) -> Tensor:

@@ -93,7 +93,7 @@ def _aligned(search: Search) -> Search:
     copy, expected = permuted_copy(surface, line.start, line.end), line.losses[1.0]
     # One function has one loss: the difference is rounding, which must not decide against the level.
     segment = Segment(line.start, copy, {0.0: line.losses[0.0], 1.0: expected})
-    chain = Chain([segment], segment.length, search.chain.samples, aligned=True, thorough=search.chain.thorough)
+    chain = Chain([segment], segment.length, search.chain.samples, aligned=True)
     chain.sample(surface)
     chain.refine(surface, search.level)
     return replace(search, line=segment, chain=chain)
