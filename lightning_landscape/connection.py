@@ -90,7 +90,7 @@ def outcome(verdict: str, reason: str | None) -> str:
 
     Args:
         verdict: of a connection, or of a row.
-        reason: likewise.
+        reason: of the same, ``None`` where there is none.
 
     Example:
         >>> outcome("connected", None), outcome("not_found", "budget")
