@@ -26,16 +26,17 @@ def shares(losses: LossProfile, draws: int = 4000) -> Tensor:
     return torch.histc(drawn, 20, 0, 1) / draws
 
 
-@pytest.mark.parametrize("shift", [0.0, -4.0])
-def test_t_is_drawn_in_proportion_to_the_loss_four_times_out_of_five(shift: float) -> None:
+@pytest.mark.parametrize(("shift", "weights"), [(0.0, (1.0, 3.0)), (-4.0, (0.0, 2.0))])
+def test_t_is_drawn_in_proportion_to_the_loss_four_times_out_of_five(
+    shift: float, weights: tuple[float, float]
+) -> None:
     losses = profile()
     for place in range(20):
         losses.note((place + 0.5) / 20, (3.0 if place == 7 else 1.0) + shift)
-    weights = torch.ones(20)
-    weights[7] = 3
-    weights -= (weights.min() + shift - abs(shift)) if shift else 0  # below zero it is the height over the lowest
-    expected = 0.2 / 20 + 0.8 * weights.clamp(min=0) / weights.clamp(min=0).sum()
-    torch.testing.assert_close(shares(losses), expected, atol=0.03, rtol=0)
+    # Where losses are negative, it is their height over the lowest.
+    expected = torch.full((20,), weights[0])
+    expected[7] = weights[1]
+    torch.testing.assert_close(shares(losses), 0.2 / 20 + 0.8 * expected / expected.sum(), atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
@@ -95,17 +96,22 @@ def test_it_is_the_default() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_beads_go_on_where_a_curve_of_one_bend_cannot_pass(seed: int) -> None:
-    # From the centre of a spiral valley of radius (1 + angle / pi) / 2 outwards, one and a half times around.
-    def spiral(x: Tensor) -> Tensor:
-        angle = torch.atan2(x[1], x[0])
-        turns = (2 * x.norm() - 1 - angle / math.pi) / 2
-        return (turns - turns.detach().round().clamp(0, 1)).square() * 4
+    # A wall with a gap on the upper side, and one with a gap on the lower side.
+    def zigzag(x: Tensor) -> Tensor:
+        first = torch.exp(-(((x[0] + 0.4) / 0.15) ** 2)) * (1 - torch.exp(-(((x[1] - 1) / 0.7) ** 2)))
+        second = torch.exp(-(((x[0] - 0.4) / 0.15) ** 2)) * (1 - torch.exp(-(((x[1] + 1) / 0.7) ** 2)))
+        return first + second
 
-    surface = surface_of(spiral)
-    start, end = torch.tensor([0.5, 0.0]), torch.tensor([0.0, 1.75])
-    found = CurveThenBeads(bends=1, seed=seed).connect(surface, start, end, 0.3)
+    surface = surface_of(zigzag)
+    found = CurveThenBeads(bends=1, seed=seed).connect(surface, LEFT, RIGHT, 0.3)
     assert found.verdict == "connected"
-    assert surface.losses(found.path(torch.linspace(0, 1, 2001, dtype=torch.float64))).max() <= 0.3 + 1e-3  # type: ignore[misc]
+    assert found.path is not None
+    assert surface.losses(found.path(torch.linspace(0, 1, 2001, dtype=torch.float64))).max() <= 0.3 + 1e-4
+    at_walls = found.path(torch.linspace(0, 1, 2001, dtype=torch.float64))
+    for wall, side in ((-0.4, 1), (0.4, -1)):
+        passing = at_walls[(at_walls[:, 0] - wall).abs().argmin(), 1]
+        # Where 1 - exp(-((y - 1) / 0.7)^2) = 0.3, the edge of the gap: 1 - 0.7 sqrt(-log 0.7).
+        assert side * float(passing) >= 1 - 0.7 * math.sqrt(-math.log(0.7)) - 1e-2
 
 
 def test_most_of_what_a_hopeless_search_spends_are_steps() -> None:
@@ -117,7 +123,7 @@ def test_most_of_what_a_hopeless_search_spends_are_steps() -> None:
 def test_heights_fall_with_the_budget() -> None:
     surface, start, end = trained_pair()
     level = 1.02 * max(surface.loss(start), surface.loss(end))
-    budgets = (40, 80, 160, 320, 640, 1280)
+    budgets = (40, 160, 640, 2560)
     found = [CurveThenBeads().connect(surface, start, end, level, budget=Budget(work)) for work in budgets]
     excess = [max(0.0, each.height - level) for each in found]
     assert excess == sorted(excess, reverse=True)
