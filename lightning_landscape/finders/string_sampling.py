@@ -95,7 +95,7 @@ class DynamicStringSampling(PathFinder):
                     segment,
                     segment.highest if self.split == "argmax" else 0.5,
                     target,
-                    torch.randn(search.surface.dimension, generator=generator).to(segment.start),
+                    int(torch.randint(2**62, (1,), generator=generator)),
                     self.optimizer or relative_adam(segment.length, search.surface.dimension),
                     rate,
                 )
