@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import pytorch_lightning as pl
@@ -18,14 +17,7 @@ from torch.optim import Optimizer
 
 from lightning_landscape.attach.child import Portion, Schedule, train_child
 from lightning_landscape.attach.copies import require_no_closure, require_steady_groups
-from lightning_landscape.attach.forks import KeptMoments
-from lightning_landscape.attach.options import (
-    check_batches,
-    check_choice,
-    check_count,
-    check_names,
-    check_seed,
-)
+from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.shared import shared_weights
@@ -35,7 +27,6 @@ from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.report.fork_figure import fork_figure
 from lightning_landscape.report.stability import Below, checked_below, stability_conclusion
 from lightning_landscape.report.style import save_figure
-from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.classification_error import classification_error
 from lightning_landscape.surface.random_states import isolated_rng
@@ -95,18 +86,14 @@ class ForkStability(StabilityCallback):
     """
 
     place: ClassVar[str] = "landscape/fork"
-    inner: ClassVar[tuple[str, ...]] = ("states",)
     metrics: ClassVar[tuple[str, ...]] = (
         *("loss_barrier", "error_barrier", "linear_height", "child_loss", "child_error", "seconds"),
     )
 
-    _forks: dict[int, str]  # content hash of the kept state by step
     _schedule: Schedule
     _pending: int  # batches since the last step
-    _loss: LossSurface | None  # on rank zero, as are the next three
+    _loss: LossSurface | None  # on rank zero, as is the next
     _error: LossSurface | None
-    _store: KeptMoments | None
-    _record: KeyedRows | None
 
     def __init__(
         self,
@@ -168,16 +155,15 @@ class ForkStability(StabilityCallback):
 
     def forget(self) -> None:
         """No fork."""
-        self._forks = {}
+        super().forget()
         self._schedule = Schedule()
         self._pending = 0
         self.rows: list[dict[str, Any]] = []
         self._loss = self._error = None
-        self._store = self._record = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """The forks there were."""
-        self._forks = {int(step): content for step, content in state["forks"].items()}
+        super().restore(state)
         self._schedule.load_state_dict(state["schedule"])
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
@@ -206,15 +192,9 @@ class ForkStability(StabilityCallback):
         except Exception as failure:  # whatever an error_fn raises
             raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """The kept states, and the forks that are measured already."""
-        self._store = KeptMoments(folder / "states", self._shared)
-        self._record = KeyedRows(folder / "forks.jsonl")
-
     def state(self) -> dict[str, Any]:
-        """Hashes of the kept states, which stay in their files, and the changes of the hyperparameters."""
-        forks = {str(step): content for step, content in self._forks.items()}
-        return {"forks": forks, "schedule": self._schedule.state_dict()}
+        """The forks, and the changes of the hyperparameters."""
+        return super().state() | {"schedule": self._schedule.state_dict()}
 
     def release(self) -> None:
         """Frees the copies of the module."""
@@ -274,8 +254,7 @@ class ForkStability(StabilityCallback):
             self._forks[step] = content
 
     def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> str:
-        assert self._store is not None
-        return self._store.keep(trainer, pl_module, step)
+        return self.keep(trainer, pl_module, step)
 
     def _examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, due: Sequence[int]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []

@@ -11,14 +11,14 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Group, RenderableType
 from torch import Tensor
 
-from lightning_landscape.callbacks.base import LandscapeCallback
+from lightning_landscape.callbacks.forking import ForkingCallback
 from lightning_landscape.finders import LinearPath
 from lightning_landscape.report.stability import Below, fork_table, stability_conclusion, stable_step, work_ahead
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class StabilityCallback(LandscapeCallback):
+class StabilityCallback(ForkingCallback):
     """Has the words for the rows of forks."""
 
     rows: list[dict[str, Any]]

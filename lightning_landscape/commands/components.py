@@ -99,15 +99,24 @@ def components(args: Sequence[str], prog: str) -> int:
         level = common_level(tree.losses.tolist(), namespace.margin)
     steps = over_levels(tree, namespace.margin)
     count = tree.num_components(level) if math.isfinite(level) else 0
+    fewest = tree.fewest_components(level) if math.isfinite(level) else 0
     if rank == 0:
-        report = {"level": plain_json(level), "num_components": count, **tree.to_dict(), "searches": found.rows}
-        report["range"] = [step.to_dict() for step in steps]
+        report = {
+            "level": plain_json(level),
+            "num_components": count,
+            "fewest_components": fewest,
+            **tree.to_dict(),
+            "range": [step.to_dict() for step in steps],
+            "searches": found.rows,
+        }
         with replacing(folder / "components.json") as file:
             file.write(json.dumps(report, indent=2).encode())
         save_figure(tree_figure(tree), folder / "components.png")
         console.print(component_table(tree, level))
         console.print(level_table(steps))
         console.print(f"N_u = {count} among these points at level u = {level:.6g}, from {len(found.rows)} searches")
+        if fewest > 1:
+            console.print(f"Proved: N_u is at least {fewest} among these points")
         console.print(f"Figure, components.json and pairs.jsonl: {folder}", markup=False, soft_wrap=True)
     return 0 if count == 1 else SEVERAL
 
