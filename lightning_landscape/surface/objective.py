@@ -40,7 +40,8 @@ class Settings:
         device: where to compute; ``None`` for the device of the parameters.
         seed: of the random numbers that the loss draws, the same at every point.
         step_context: makes the context that a loss runs in, that of a trainer's precision say.
-        shared: patterns of the names of buffers that every point takes from the module.
+        shared: patterns of the names of buffers, frozen parameters and plain attributes that every point takes from
+            the module.
     """
 
     batch_norm: BatchNormMode = "recalibrate"
@@ -113,6 +114,11 @@ class Objective(nn.Module):
         """Passes over the batches that come before each evaluation."""
         return max(self.running.passes, int(self.norms.needs_estimate))
 
+    @property
+    def estimates(self) -> bool:
+        """Whether buffers are taken anew at each point."""
+        return bool(self.estimate_passes or self.spectral.names)
+
     def _require_parameters(self) -> list[nn.Parameter]:
         name = type(self.module).__name__
         for key, parameter in self.module.named_parameters():
@@ -155,6 +161,16 @@ class Objective(nn.Module):
         if isinstance(self.module, both(LightningModule)):
             return self.module.transfer_batch_to_device(batch, self.device, 0)
         return move_data_to_device(batch, self.device)
+
+    def resident(self, batches: Iterable[Any], name: str) -> Iterable[Any]:
+        """The batches on the device if they are a list, and as they are if they can be read again and again.
+
+        Raises:
+            ValueError: for an iterator, naming the argument.
+        """
+        if iter(batches) is batches:
+            raise ValueError(f"{name} is an iterator and can be read only once: pass list({name}) or a DataLoader")
+        return [self.to_device(batch) for batch in batches] if isinstance(batches, list | tuple) else batches
 
     def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
         """The coordinates (P,) held by named tensors, a state of the module (:func:`matched_state`)."""
@@ -249,9 +265,10 @@ class Objective(nn.Module):
 
     def _shared_buffers(self) -> set[str]:
         names = [name for name, _, _ in buffer_places(self.module)]
+        others = {join(prefix, key) for prefix, child in self.module.named_modules() for key in vars(child)}
         shared: set[str] = set()
         for pattern in self.settings.shared:
-            found = {name for name in names if fnmatchcase(name, pattern)}
+            found = {name for name in others.union(names, self.frozen) if fnmatchcase(name, pattern)}
             if not found:
                 raise ValueError(f"buffers={pattern!r} names no buffer of the module, which has {names}")
             shared |= found
