@@ -128,8 +128,7 @@ class LossSurface:
             now = self._objective
             surface._measure(module, now.loss_fn, self._training_loss_fn, now.settings)
         for objective in (surface._objective, surface._descended):
-            objective.running.adopt(now.running)
-            objective.noise.drawn, objective.needs_grad = now.noise.drawn, now.needs_grad
+            objective.adopt(now)
         return surface
 
     def __repr__(self) -> str:

@@ -25,6 +25,7 @@ from lightning_landscape.surface.names import buffer_places, join, modules_in_ev
 from lightning_landscape.surface.noise import CommonNoise
 from lightning_landscape.surface.running import RunningBuffers
 from lightning_landscape.surface.spectral import SpectralNorms
+from lightning_landscape.surface.untouched import Untouched
 
 LossFunction = Callable[[Any, Any], Any]
 StepContext = Callable[[], AbstractContextManager[Any]]
@@ -89,6 +90,7 @@ class Objective(nn.Module):
         known = self.norms.names | self.spectral.names | self.shared | self._metric_buffers()
         self.running = RunningBuffers(self.module, known, in_eval)
         self.noise = CommonNoise(self.module, settings.seed)
+        self.untouched = Untouched()
         self.needs_grad = False  # to evaluate the loss, because it holds derivatives
         # Looked up after the move, which may have replaced the tensors.
         self.coordinates = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -113,6 +115,13 @@ class Objective(nn.Module):
     def estimate_passes(self) -> int:
         """Passes over the batches that come before each evaluation."""
         return max(self.running.passes, int(self.norms.needs_estimate))
+
+    def adopt(self, other: Objective) -> None:
+        """Takes over what evaluations have shown of ``other``, over a copy of the same module."""
+        self.running.adopt(other.running)
+        self.noise.drawn, self.needs_grad = other.noise.drawn, other.needs_grad
+        if self.loss_fn is other.loss_fn:
+            self.untouched.changed = other.untouched.changed
 
     @property
     def estimates(self) -> bool:
@@ -142,11 +151,13 @@ class Objective(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Scalar loss of ``batch``."""
+        given = self.untouched.give(batch)
         with self.settings.step_context():
             if self.loss_fn is not None:
-                output = self.loss_fn(self.module, batch)
+                output = self.loss_fn(self.module, given)
             else:
-                output = self.module.training_step(batch, *self._arguments)  # type: ignore[operator]
+                output = self.module.training_step(given, *self._arguments)  # type: ignore[operator]
+        self.untouched.look(given)
         loss = output.get("loss") if isinstance(output, Mapping) else output
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
