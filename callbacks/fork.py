@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from lightning_landscape.attach.child import Portion, Schedule, train_child
 from lightning_landscape.attach.copies import require_no_closure, require_steady_groups
 from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
-from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
+from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, attended_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.shared import shared_weights
 from lightning_landscape.callbacks.base import OnError
@@ -185,10 +185,10 @@ class ForkStability(StabilityCallback):
         options: dict[str, Any] = {"vectorize": False, "noise": self.noise, "seed": self.seed, "buffers": self.buffers}
         with isolated_rng(self.seed):
             batches = training.take(self.num_batches) if self.batches is None else self.batches
-            self._loss = run_surface(pl_module, batches, None, self.loss_fn, **options)
+            self._loss = attended_surface(pl_module, batches, None, self.loss_fn, **options)
         try:
             with isolated_rng(self.seed):
-                self._error = run_surface(pl_module, list(self._loss.batches), None, self.error_fn, **options)
+                self._error = attended_surface(pl_module, list(self._loss.batches), None, self.error_fn, **options)
         except Exception as failure:  # whatever an error_fn raises
             raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
 

@@ -110,8 +110,7 @@ class KeepingCallback(RecordingCallback):
             "check": self._made + 1,
             "epoch": epoch,
             "step": trainer.global_step,
-            "data": self._data,
-            "noise": self.present_noise,
+            **self.measured,
             "keep": self.keep,
             "dtype": self.dtype,
         }

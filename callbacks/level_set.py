@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
 
-from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.options import check_share
+from lightning_landscape.attach.probe import require_comparable
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.following import FollowingCallback
@@ -26,7 +26,7 @@ from lightning_landscape.report.check_figures import history_figure, profile_fig
 from lightning_landscape.report.conclusion import conclusion
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import check_table
-from lightning_landscape.storage.snapshots import Snapshot, StoredDtype, default_name
+from lightning_landscape.storage.snapshots import Snapshot, StoredDtype, default_name, module_state
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
@@ -229,7 +229,7 @@ class LevelSetConnectivity(FollowingCallback):
     def accept(self, pl_module: pl.LightningModule, surface: LossSurface) -> None:
         """Compares E of a partner that is known already with the loss that it has by itself."""
         if self._known is not None:
-            surface.point(self._known)
+            require_comparable(surface, self._known, str(self.reference or "the partner"))
 
     def state(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
@@ -307,14 +307,14 @@ class LevelSetConnectivity(FollowingCallback):
         return None if partner is None else self._connect(trainer, pl_module, partner, f"landscape check {number}")
 
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
-        require_equal_frozen(pl_module, partner)
         surface = self.present_surface(pl_module)
         try:
             other = surface.point(partner)
             budget = self._account.budget(surface.work.total, self.max_seconds)
             with self.progress(trainer, title) as progress:
                 options: dict[str, Any] = {"level": self.level, "margin": self.margin, "budget": budget}
-                return self.finder.connect(surface, other, surface.point(), progress=progress, **options)
+                present = surface.point(module_state(pl_module))
+                return self.finder.connect(surface, other, present, progress=progress, **options)
         finally:
             self._account.spend(surface.work.total)
 

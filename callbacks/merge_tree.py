@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_landscape import components
 from lightning_landscape.attach.options import check_choice, check_count
+from lightning_landscape.attach.probe import require_comparable
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
 from lightning_landscape.callbacks.keeping import Keep, KeepingCallback, left, spread
@@ -198,8 +199,8 @@ class MergeTree(KeepingCallback):
 
     def accept(self, pl_module: pl.LightningModule, surface: LossSurface) -> None:
         """Compares E of the references with the loss that they have by themselves."""
-        for partner in self._references.values():
-            surface.point(partner)
+        for path, partner in self._references.items():
+            require_comparable(surface, partner, path)
 
     def lacking(self, trainer: pl.Trainer) -> int:
         """A tree joins two points; the weights at the end of training are one, and a twin has as many as the run."""

@@ -20,7 +20,7 @@ from lightning_landscape.attach.options import (
     check_share,
 )
 from lightning_landscape.attach.plan import Plan
-from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
+from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, attended_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.recorded import RecordedData
 from lightning_landscape.callbacks.account import Account
@@ -282,9 +282,11 @@ class SearchingCallback(LandscapeCallback):
         return self._surface
 
     @property
-    def present_noise(self) -> str | None:
-        """``"frozen"`` where the loss draws random numbers, ``"none"`` where not, ``None`` before that is known."""
-        return self._surface.noise if self._surface is not None else None
+    def measured(self) -> dict[str, str | None]:
+        """How E is measured, for a row: where data come from, what of noise and buffers; ``None`` if not known yet."""
+        surface = self._surface
+        known = (None, None) if surface is None else (surface.noise, surface.buffers)
+        return {"data": self._data, "noise": known[0], "buffers": known[1]}
 
     def _defined(self, pl_module: pl.LightningModule, batches: Sequence[Any], training: Any) -> LossSurface:
         surface = self._over(pl_module, batches, training)
@@ -294,7 +296,7 @@ class SearchingCallback(LandscapeCallback):
         return surface
 
     def _over(self, pl_module: pl.LightningModule, batches: Sequence[Any], training: Any) -> LossSurface:
-        return run_surface(
+        return attended_surface(
             pl_module,
             batches,
             training,

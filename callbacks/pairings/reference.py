@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import nn
 
-from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.callbacks.pairings.base import Pairing, Partner
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.snapshots import SnapshotStore
@@ -38,8 +37,7 @@ class Reference(Pairing, word="reference"):
 
         Raises:
             SnapshotError: if the file cannot be read.
-            ValueError: naming the file and the tensors that are no state of the module, or differ where the module is
-                frozen.
+            ValueError: naming the file and the tensors that are no state of the module.
         """
         self._partner = read_partner(self._path, module)
         return self._partner
@@ -66,8 +64,6 @@ def read_partner(path: str | os.PathLike[str], module: nn.Module) -> Partner:
     """
     state = read_reference(path)
     try:
-        partner = matched_state(module, state)
-        require_equal_frozen(module, partner)
+        return matched_state(module, state)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)} cannot be compared: {error}") from error
-    return partner

@@ -169,6 +169,34 @@ def run_surface(
         raise MisconfigurationException(f"the loss surface of this run cannot be defined: {error}") from error
 
 
+def attended_surface(module: pl.LightningModule, *arguments: Any, **options: Any) -> LossSurface:
+    """:func:`run_surface` of a module that will change while the surface is used.
+
+    Raises:
+        MisconfigurationException: also where no two moments would have the same codebook, or the like.
+    """
+    surface = run_surface(module, *arguments, **options)
+    names = surface.unknown
+    if names:
+        raise MisconfigurationException(
+            f"the buffers {names[:3]} change while the module trains and cannot be estimated at a point by itself, so "
+            f"that two moments would differ in them: pass buffers={names} to measure all models with the present ones"
+        )
+    return surface
+
+
+def require_comparable(surface: LossSurface, partner: Mapping[str, Tensor], name: str) -> None:
+    """Compares E of a model with the loss that it has by itself, before the first step.
+
+    Raises:
+        ValueError: beginning with the name of the model, if it has to be refused.
+    """
+    try:
+        surface.point(partner)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be compared: {error}") from error
+
+
 def private_copy(source: T, trainer: pl.Trainer) -> T:
     """A copy of what yields batches with its own state, sharing arrays, long containers and the trainer.
 

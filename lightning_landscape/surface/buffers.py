@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_landscape.surface.evaluation import losses_by_loop, own_loss
+from lightning_landscape.surface.evaluation import estimate, losses_by_loop, own_loss
 from lightning_landscape.surface.objective import Objective
 from lightning_landscape.surface.running import RECIPES
+from lightning_landscape.surface.unsaved import refuse_unsaved
 
 _ALIKE = 0.01  # relative difference of two losses that have forgotten where their estimates started
 _SAME = 1e-6  # relative difference that is rounding
-_WORSE = 1.0  # by what share E may exceed a state's own loss without a word
+_APART = 0.5  # by what share E and a state's own loss may differ without a word
 
 
 def find_running_buffers(
@@ -32,7 +33,11 @@ def find_running_buffers(
         batches: all batches of E.
         origin: the module's own point, tensor (P,).
         loss: E.
+
+    Raises:
+        ValueError: naming what moves like a buffer and is none.
     """
+    refuse_unsaved(objective, batches, origin, loss)
     running = objective.running
     if not running.candidates:
         return
@@ -48,16 +53,32 @@ def find_running_buffers(
                 objective(batch)
 
     running.find(run)
+    growths = []
+    for theta in (origin, 1.1 * origin + 0.01) if running.names else ():
+        objective.install(theta)
+        growths.append(running.growth(run))
+    running.find_counters(growths)
     objective.reset_metrics()
-    moved = {name: _moved(stored[name], number) for number, name in enumerate(running.names)}
-    for recipe in RECIPES if moved else ():
+    found = list(running.names)
+    moved = {name: _moved(stored[name], number) for number, name in enumerate(found)}
+    for recipe in RECIPES if found else ():
+        if running.sums and not recipe.anew:
+            continue
         running.recipe = recipe
-        here = loss(origin)
-        with objective.started_from(moved):
+        # A mean over all that was seen forgets its start, too, as long as it has seen little.
+        far = {} if recipe.anew else running.far(stored)
+        with objective.started_from(far):
+            here = loss(origin)
+        with objective.started_from(moved | far):
             there = loss(origin)
         if abs(here - there) <= _ALIKE * abs(here):
             return
     running.names = []
+    if found:
+        here = loss(origin)
+        with objective.started_from(moved):
+            there = loss(origin)
+        running.unknown = found if not abs(here - there) <= _SAME * abs(here) else []
 
 
 def compare_with_own_loss(
@@ -74,8 +95,9 @@ def compare_with_own_loss(
     Returns:
         Passes over the batches that it took.
     """
+    estimated = objective.norms.names | objective.spectral.names | set(objective.running.names)
     differing = _differing(objective, state)
-    if not differing:
+    if not differing | (estimated & state.keys()):
         return 0
 
     def by_itself(names: Iterable[str]) -> float:
@@ -86,13 +108,12 @@ def compare_with_own_loss(
             return float(own_loss(objective, theta, buffers, batches, objective.wide))
 
     value, passes = by_itself(differing), 1
-    estimated = objective.norms.names | objective.spectral.names | set(objective.running.names)
     fixed = sorted(differing - estimated)
     if fixed:
         without, passes = by_itself(differing & estimated), 2
         if not abs(value - without) <= _SAME * abs(value):
             raise ValueError(_not_shared(objective, fixed, value, without))
-    if not differing & estimated:
+    if not objective.estimates or not estimated & state.keys():
         return passes
 
     def on_the_surface() -> float:
@@ -112,7 +133,7 @@ def compare_with_own_loss(
                 f"{value:.6g}, with estimates {here:.6g} and {there:.6g} from two starts. Pass buffers={names} to "
                 "measure both models with the module's, or compare models that share them"
             )
-    if here - value > _WORSE * abs(value):
+    if not abs(here - value) <= _APART * max(abs(here), abs(value)):
         warnings.warn(
             f"E of the state is {here:.6g}, its loss with its own buffers {value:.6g}: statistics over the batches of "
             "E differ from its own, which were taken over other batches or under earlier weights; give more or larger "
@@ -120,6 +141,28 @@ def compare_with_own_loss(
             stacklevel=3,
         )
     return passes
+
+
+def state_at(objective: Objective, theta: Tensor, batches: Iterable[Any]) -> dict[str, Any]:
+    """The state of the module that has the loss E(theta).
+
+    Raises:
+        ValueError: naming estimates that the loss depends on and that no state of the module holds.
+    """
+    estimate(objective, theta, batches)
+    state, estimates = objective.state(), objective.running.values()
+    kept = objective.module.state_dict().keys()
+    lost = sorted(estimates.keys() - kept)
+    if not lost:
+        return state
+    others = estimates | {name: _moved(estimates[name], number) for number, name in enumerate(lost)}
+    here, there = (float(own_loss(objective, theta, values, batches, objective.wide)) for values in (estimates, others))
+    if not abs(here - there) <= _SAME * abs(here):
+        raise ValueError(
+            f"the buffers {lost[:3]} are estimated at each point, and state_dict leaves them out, so that a model "
+            "loaded from it would have another loss: register them with persistent=True"
+        )
+    return state
 
 
 def _differing(objective: Objective, state: Mapping[str, Tensor]) -> set[str]:
@@ -136,8 +179,8 @@ def _not_shared(objective: Objective, names: list[str], value: float, without: f
     if frozen:
         return (
             f"{len(frozen)} frozen parameters differ between the two models, among them {frozen[:3]}, and change the "
-            f"loss: {told}. A pair must share what is not trained: unfreeze them, or compare with a model that has the "
-            "same frozen weights"
+            f"loss: {told}. A pair must share what is not trained: unfreeze them, compare with a model that has the "
+            f"same frozen weights, or pass buffers={frozen[:1]} to measure both models with the module's"
         )
     return (
         f"the buffers {names[:3]} differ between the two models and change the loss: {told}. They are no running "
@@ -152,4 +195,4 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 def _moved(value: Tensor, number: int) -> Tensor:
     """Another start that keeps positive what is positive, such as a variance, and no ratio between buffers."""
-    return (1.1 + 0.1 * (number % 5)) * value + 0.1 if value.is_floating_point() else value
+    return (2.0 + 0.1 * (number % 5)) * value + 1.0 if value.is_floating_point() else value

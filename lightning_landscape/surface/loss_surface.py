@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_landscape.surface.batch_norm import BatchNormMode
-from lightning_landscape.surface.buffers import compare_with_own_loss, find_running_buffers
+from lightning_landscape.surface.buffers import compare_with_own_loss, find_running_buffers, state_at
 from lightning_landscape.surface.choosing import LEAST, vmap_fault, vmap_suits
 from lightning_landscape.surface.determinism import require_one_answer
 from lightning_landscape.surface.evaluation import (
     computing,
-    estimate,
     gradients_by_loop,
     gradients_by_vmap,
     losses_by_loop,
@@ -32,8 +31,8 @@ from lightning_landscape.surface.work import Work
 class LossSurface:
     """The loss surface ``E(theta) = (1/B) sum_b loss(module(theta), batch_b)``.
 
-    theta holds the trainable parameters alone, tied ones once, in the order of ``named_parameters()``.
-    E is computed in eval mode on a detached copy: the module handed in is only read.
+    theta holds the trainable parameters alone, tied ones once, in the order of ``named_parameters()``. E is computed
+    in eval mode on a detached copy: the module handed in is only read.
 
     Buffers are no coordinates. Those that are estimates follow theta: statistics of batch and instance norm, the
     singular vectors of spectral norms, and running means and the like of any other layer, which are found by what a
@@ -62,15 +61,15 @@ class LossSurface:
         noise: ``"frozen"``: where the loss draws random numbers, that of batch i draws from a generator state which
             depends on ``(seed, i)`` alone; :meth:`gradients` draw fresh ones. ``"refuse"``: such a loss is an error.
         seed: of these numbers.
-        buffers: names of buffers, with ``*`` and ``?``, that every point takes from the module, whatever a state
-            has: they are neither estimated nor compared.
+        buffers: names of buffers, frozen parameters or plain attributes, with ``*`` and ``?``, that every point takes
+            from the module, whatever a state has: they are neither estimated nor compared.
         step_context: makes the context in which the loss is computed, ``trainer.precision_plugin.train_step_context``
             for the loss of a trainer.
 
     Raises:
-        ValueError: for a module without trainable parameters or without a loss, no batches, batches
-            that can be iterated only once, a step that needs its trainer, a module or batches that
-            answer differently when asked twice, and a pattern in ``buffers`` that no buffer has.
+        ValueError: for a module without trainable parameters or without a loss, no batches, batches that can be
+            iterated only once, a step that needs its trainer, a module or batches that answer differently when asked
+            twice, attributes that training moves and no state holds, and a pattern in ``buffers`` that nothing has.
 
     Example:
         >>> line = nn.Linear(1, 1, bias=False)
@@ -104,10 +103,10 @@ class LossSurface:
         self._checked = vectorize is False
         with computing(False):
             self._measure(module, loss_fn, training_loss_fn, Settings(batch_norm, device, seed, step_context, buffers))
-            self.batches = self._resident(batches, "batches")
+            self.batches = self._objective.resident(batches, "batches")
             self._training = self.batches
             if training_batches is not None:
-                self._training = self._resident(training_batches, "training_batches")
+                self._training = self._objective.resident(training_batches, "training_batches")
         self._num_batches = sum(1 for _ in self.batches)
         if self._num_batches == 0:
             raise ValueError("batches is empty: E is a mean over at least one batch")
@@ -121,8 +120,8 @@ class LossSurface:
     def with_module(self, module: nn.Module) -> Self:
         """The same surface over a fresh copy of ``module``: same batches, loss and choices.
 
-        A loss may depend on buffers and attributes that change while a module trains. This takes them as
-        they are now, without repeating the checks of construction; work is counted from zero.
+        A loss may depend on buffers and attributes that change while a module trains. This takes them as they are
+        now, without repeating the checks of construction; work is counted from zero.
         """
         surface = copy.copy(self)
         surface.work = Work()
@@ -130,8 +129,7 @@ class LossSurface:
             now = self._objective
             surface._measure(module, now.loss_fn, self._training_loss_fn, now.settings)
         for objective in (surface._objective, surface._descended):
-            objective.running.adopt(now.running)
-            objective.noise.drawn, objective.needs_grad = now.noise.drawn, now.needs_grad
+            objective.adopt(now)
         return surface
 
     def __repr__(self) -> str:
@@ -170,14 +168,23 @@ class LossSurface:
         """``"frozen"`` where the loss draws random numbers, which are the same at every point, else ``"none"``."""
         return "frozen" if self._objective.noise.drawn else "none"
 
+    @property
+    def buffers(self) -> str:
+        """``"estimated"`` where E takes some buffers anew at every point, as batch norm's, else ``"kept"``."""
+        return "estimated" if self._objective.estimates else "kept"
+
+    @property
+    def unknown(self) -> list[str]:
+        """Buffers that training moves and the loss depends on, but that cannot be estimated: codebooks, queues."""
+        return self._objective.running.unknown
+
     def point(self, state: Mapping[str, Tensor] | None = None) -> Tensor:
         """The vector (P,) of the module's parameters, or of the named tensors in ``state``.
 
-        Where ``state`` holds buffers or frozen parameters that differ from the module's, E at the point is compared
-        with the loss that the state has by itself, with its own.
+        Where ``state`` holds estimates, or what differs from the module's, E is compared with its own loss.
 
         Warns:
-            UserWarning: if E is larger than twice that loss.
+            UserWarning: if one of the two is larger than twice the other.
 
         Raises:
             ValueError: if ``state`` is none of the module, or has frozen parameters or buffers that the loss depends on
@@ -199,11 +206,13 @@ class LossSurface:
 
         Args:
             theta: tensor (P,).
+
+        Raises:
+            ValueError: if E depends on estimates that ``state_dict`` leaves out (``persistent=False``).
         """
         with computing(self._objective.needs_grad):
-            estimate(self._objective, self._points(theta, 1), self._batches())
             self.work.forward_passes += self._num_batches * self._objective.estimate_passes
-            return self._objective.state()
+            return state_at(self._objective, self._points(theta, 1), self._batches())
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         """The trainable parameters at ``theta`` (P,), by name."""
@@ -340,10 +349,3 @@ class LossSurface:
             expected = f"({self.dimension},)" if ndim == 1 else f"(K, {self.dimension})"
             raise ValueError(f"expected parameters of shape {expected}, got {tuple(thetas.shape)}")
         return thetas.detach().to(self.device, self._objective.dtype)
-
-    def _resident(self, batches: Iterable[Any], name: str) -> Iterable[Any]:
-        if iter(batches) is batches:
-            raise ValueError(f"{name} is an iterator and can be read only once: pass list({name}) or a DataLoader")
-        if isinstance(batches, list | tuple):
-            return [self._objective.to_device(batch) for batch in batches]
-        return batches

@@ -25,6 +25,7 @@ from lightning_landscape.surface.names import buffer_places, join, modules_in_ev
 from lightning_landscape.surface.noise import CommonNoise
 from lightning_landscape.surface.running import RunningBuffers
 from lightning_landscape.surface.spectral import SpectralNorms
+from lightning_landscape.surface.untouched import Untouched
 
 LossFunction = Callable[[Any, Any], Any]
 StepContext = Callable[[], AbstractContextManager[Any]]
@@ -40,7 +41,8 @@ class Settings:
         device: where to compute; ``None`` for the device of the parameters.
         seed: of the random numbers that the loss draws, the same at every point.
         step_context: makes the context that a loss runs in, that of a trainer's precision say.
-        shared: patterns of the names of buffers that every point takes from the module.
+        shared: patterns of the names of buffers, frozen parameters and plain attributes that every point takes from
+            the module.
     """
 
     batch_norm: BatchNormMode = "recalibrate"
@@ -88,6 +90,7 @@ class Objective(nn.Module):
         known = self.norms.names | self.spectral.names | self.shared | self._metric_buffers()
         self.running = RunningBuffers(self.module, known, in_eval)
         self.noise = CommonNoise(self.module, settings.seed)
+        self.untouched = Untouched()
         self.needs_grad = False  # to evaluate the loss, because it holds derivatives
         # Looked up after the move, which may have replaced the tensors.
         self.coordinates = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
@@ -113,6 +116,18 @@ class Objective(nn.Module):
         """Passes over the batches that come before each evaluation."""
         return max(self.running.passes, int(self.norms.needs_estimate))
 
+    def adopt(self, other: Objective) -> None:
+        """Takes over what evaluations have shown of ``other``, over a copy of the same module."""
+        self.running.adopt(other.running)
+        self.noise.drawn, self.needs_grad = other.noise.drawn, other.needs_grad
+        if self.loss_fn is other.loss_fn:
+            self.untouched.changed = other.untouched.changed
+
+    @property
+    def estimates(self) -> bool:
+        """Whether buffers are taken anew at each point."""
+        return bool(self.estimate_passes or self.spectral.names)
+
     def _require_parameters(self) -> list[nn.Parameter]:
         name = type(self.module).__name__
         for key, parameter in self.module.named_parameters():
@@ -136,11 +151,13 @@ class Objective(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Scalar loss of ``batch``."""
+        given = self.untouched.give(batch)
         with self.settings.step_context():
             if self.loss_fn is not None:
-                output = self.loss_fn(self.module, batch)
+                output = self.loss_fn(self.module, given)
             else:
-                output = self.module.training_step(batch, *self._arguments)  # type: ignore[operator]
+                output = self.module.training_step(given, *self._arguments)  # type: ignore[operator]
+        self.untouched.look(given)
         loss = output.get("loss") if isinstance(output, Mapping) else output
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -155,6 +172,16 @@ class Objective(nn.Module):
         if isinstance(self.module, both(LightningModule)):
             return self.module.transfer_batch_to_device(batch, self.device, 0)
         return move_data_to_device(batch, self.device)
+
+    def resident(self, batches: Iterable[Any], name: str) -> Iterable[Any]:
+        """The batches on the device if they are a list, and as they are if they can be read again and again.
+
+        Raises:
+            ValueError: for an iterator, naming the argument.
+        """
+        if iter(batches) is batches:
+            raise ValueError(f"{name} is an iterator and can be read only once: pass list({name}) or a DataLoader")
+        return [self.to_device(batch) for batch in batches] if isinstance(batches, list | tuple) else batches
 
     def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
         """The coordinates (P,) held by named tensors, a state of the module (:func:`matched_state`)."""
@@ -249,9 +276,10 @@ class Objective(nn.Module):
 
     def _shared_buffers(self) -> set[str]:
         names = [name for name, _, _ in buffer_places(self.module)]
+        others = {join(prefix, key) for prefix, child in self.module.named_modules() for key in vars(child)}
         shared: set[str] = set()
         for pattern in self.settings.shared:
-            found = {name for name in names if fnmatchcase(name, pattern)}
+            found = {name for name in others.union(names, self.frozen) if fnmatchcase(name, pattern)}
             if not found:
                 raise ValueError(f"buffers={pattern!r} names no buffer of the module, which has {names}")
             shared |= found

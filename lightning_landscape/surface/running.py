@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -12,20 +12,28 @@ from torch import Tensor, nn
 from lightning_landscape.surface.names import buffer_places
 
 _STILL = 1e-6  # relative change of a buffer that counts as none
+_LONG = 10_000  # passes of a training that is long
 _SLOWEST = 0.9999  # per pass; what decays more slowly than that is not settled by extrapolation
 
 
 class Recipe(NamedTuple):
     """How estimates are taken: passes over the batches, and whether sums and counts start from zero in the last one.
 
-    Before that pass moving averages are at their limit, so that what is summed depends on no earlier value of them.
+    Moving averages are put at their limit after every second pass: those of one layer, then those of the next, which
+    sees what the first makes of its inputs. What is summed in the last pass depends on no earlier value of them.
     """
 
     passes: int
     anew: bool
 
 
-RECIPES = (Recipe(2, anew=False), Recipe(1, anew=True), Recipe(3, anew=True), Recipe(8, anew=False))
+RECIPES = (
+    Recipe(2, anew=False),
+    Recipe(1, anew=True),
+    Recipe(3, anew=True),
+    Recipe(8, anew=False),
+    Recipe(9, anew=True),
+)
 
 
 class RunningBuffers:
@@ -34,7 +42,8 @@ class RunningBuffers:
     They are taken at a point by passes over the batches during which the modules that own them are in train mode.
     A moving average ``b <- (1 - m) b + m s`` is affine in b: passes move it by steps that shrink by one factor A,
     and its limit is ``b_2 + (b_2 - b_1) A / (1 - A)`` (Aitken's delta-squared process, with one A for a tensor).
-    What grows by the same amount in each pass is a sum or a count.
+    What grows by the same amount in each pass is a sum or a count. A single number that does so at every point is a
+    counter: of steps, say, by which a layer weighs its estimates. Where no estimate is with it, it is none.
 
     Args:
         module: the detached copy that is evaluated.
@@ -43,20 +52,23 @@ class RunningBuffers:
 
     Attributes:
         names: what is estimated, empty until :meth:`find`.
+        unknown: what moves, and the loss depends on it, but is no estimate.
         recipe: how.
     """
 
     def __init__(self, module: nn.Module, others: Set[str], in_eval: Set[str]) -> None:
         self.names: list[str] = []
+        self.unknown: list[str] = []
         self.recipe = RECIPES[0]
         places = {name: (owner, key) for name, owner, key in buffer_places(module)}
         # By owner: a module may have several names.
-        belonging = {places[name] for name in others}
+        belonging = {places[name] for name in others & places.keys()}
         frozen = {owner for name, (owner, _) in places.items() if name.rpartition(".")[0] in in_eval}
         self._places = {
             name: place for name, place in places.items() if place not in belonging and place[0] not in frozen
         }
         self._counts: set[str] = set()
+        self._counters: dict[str, Tensor] = {}  # counts that are counters, with what a pass adds
         self._stored: dict[str, Tensor] = {}
         self._last: list[dict[str, Tensor]] = []
         self._passed = 0
@@ -70,6 +82,15 @@ class RunningBuffers:
     def passes(self) -> int:
         """Passes over the batches that an estimate takes."""
         return self.recipe.passes if self.names else 0
+
+    @property
+    def sums(self) -> set[str]:
+        """What is summed and depends on the point, so that it has to start from zero."""
+        return self._counts - self._counters.keys()
+
+    def far(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values that counters have after a long training."""
+        return {name: stored[name] + (_LONG * added).to(stored[name]) for name, added in self._counters.items()}
 
     def find(self, run: Callable[[], None]) -> None:
         """Names what two passes of ``run`` in train mode move, and of these the sums and counts."""
@@ -96,9 +117,33 @@ class RunningBuffers:
                 self._write(name, torch.zeros_like(before[name]) if name in self._counts else before[name])
             before, between, after = self._run_twice(run)
 
+    def find_counters(self, growths: Sequence[Mapping[str, Tensor]]) -> None:
+        """Tells counters from sums.
+
+        Args:
+            growths: what a pass adds to each buffer, at several points.
+        """
+        first, *others = growths or [{}]
+        self._counters = {
+            name: first[name]
+            for name in self._counts
+            if first[name].numel() == 1 and all(torch.equal(first[name], other[name]) for other in others)
+        }
+        estimating = {self._places[name][0] for name in self.names if name not in self._counters}
+        schedules = {name for name in self._counters if self._places[name][0] not in estimating}
+        self.names = [name for name in self.names if name not in schedules]
+        self._counts -= schedules
+        self._counters = {name: added for name, added in self._counters.items() if name not in schedules}
+
+    def growth(self, run: Callable[[], None]) -> dict[str, Tensor]:
+        """What a pass in train mode adds to each buffer."""
+        before, between, _ = self._run_twice(run)
+        return {name: between[name] - before[name] for name in self._counts}
+
     def adopt(self, other: RunningBuffers) -> None:
         """Estimates what ``other``, over a copy of the same module, estimates, and in its way."""
         self.names, self.recipe, self._counts = list(other.names), other.recipe, set(other._counts)
+        self.unknown = list(other.unknown)
 
     @contextmanager
     def updating(self) -> Iterator[None]:
@@ -131,16 +176,17 @@ class RunningBuffers:
 
     def passed(self) -> None:
         """Notes where a pass has led, and makes ready for the next."""
-        self._last = [*self._last[-2:], self.values()]
+        self._last.append(self.values())
         self._passed += 1
-        if self.recipe.anew and self._passed == self.recipe.passes - 1:
+        if len(self._last) == 3:
             self._extrapolate()
+            self._last = [self.values()]
+        if self.recipe.anew and self._passed == self.recipe.passes - 1:
             self._count_from_zero()
 
     def settle(self) -> None:
         """Moves the estimates to their limit, and leaves counts that belong to training where they were."""
         if not self.recipe.anew:
-            self._extrapolate()
             for name in self._counts:
                 self._write(name, self._stored[name])
 
@@ -150,8 +196,6 @@ class RunningBuffers:
 
     @torch.no_grad()
     def _extrapolate(self) -> None:
-        if len(self._last) < 3:
-            return
         first, second, third = self._last
         for name in self.names:
             if name not in self._counts and third[name].is_floating_point():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,7 @@ class _Normalised:
     owner: nn.Module
     left: str
     right: str
-    weights: nn.Module
-    weight: str
+    weight: Callable[[], Tensor]
     dim: int
 
 
@@ -49,8 +49,7 @@ class SpectralNorms:
     def refresh(self) -> None:
         """Computes the singular vectors of the weights as they are now."""
         for one in self._weights:
-            weight = getattr(one.weights, one.weight)
-            matrix = weight.movedim(one.dim, 0).flatten(1).double()
+            matrix = one.weight().movedim(one.dim, 0).flatten(1).double()
             left, right = _leading_vectors(matrix)
             one.owner._buffers[one.left].copy_(left)  # type: ignore[union-attr]
             one.owner._buffers[one.right].copy_(right)  # type: ignore[union-attr]
@@ -70,14 +69,21 @@ def _normalised(module: nn.Module) -> Iterator[_Normalised]:
     for child in module.modules():
         if isinstance(child, ParametrizationList):
             for index, step in enumerate(child):
-                # A spectral norm behind another parametrisation sees no parameter, and is left to the general case.
-                if (
-                    isinstance(step, _SpectralNorm)
-                    and index == 0
-                    and hasattr(step, "_u")
-                    and hasattr(child, "original")
-                ):
-                    yield _Normalised(step, "_u", "_v", child, "original", step.dim)
+                if isinstance(step, _SpectralNorm) and hasattr(step, "_u"):
+                    yield _Normalised(step, "_u", "_v", partial(_before, child, index), step.dim)
         for hook in child._forward_pre_hooks.values():
             if isinstance(hook, SpectralNorm):
-                yield _Normalised(child, f"{hook.name}_u", f"{hook.name}_v", child, f"{hook.name}_orig", hook.dim)
+                weight = partial(getattr, child, f"{hook.name}_orig")
+                yield _Normalised(child, f"{hook.name}_u", f"{hook.name}_v", weight, hook.dim)
+
+
+def _before(steps: ParametrizationList, index: int) -> Tensor:
+    """The weight that a step of a parametrization gets."""
+    first, *others = steps
+    originals = [steps.original] if steps.is_tensor else [getattr(steps, f"original{i}") for i in range(steps.ntensors)]
+    if index == 0:
+        return originals[0]
+    weight: Tensor = first(*originals)
+    for step in others[: index - 1]:
+        weight = step(weight)
+    return weight

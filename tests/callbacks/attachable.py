@@ -40,6 +40,7 @@ from tests.callbacks.foreign_modules import (
     graph_loader,
     loader,
 )
+from tests.callbacks.odd_modules import Doubles, Halving, Nested, Scaled, Taught
 from tests.cases.running import Codebook, MovingAverage, Welford
 
 
@@ -258,6 +259,12 @@ KINDS = {
     "codebook of moving averages, shared by buffers=": Kind(
         wrapped(lambda: two_layers(lambda layer: layer, Codebook(8))), options={"buffers": ["*codes"]}
     ),
+    "codebook of moving averages": Kind(
+        wrapped(lambda: two_layers(lambda layer: nn.Sequential(layer, nn.Tanh()), Codebook(8))),
+        refused=r"buffers=\['net.1.codes'\]",
+    ),
+    "weights that a teacher averages, shared by buffers=": Kind(Taught, options={"buffers": ["teacher.*"]}),
+    "running scale that is no buffer": Kind(Scaled, refused="register_buffer"),
     "variational autoencoder": Kind(VAE),
     "diffusion": Kind(Diffusion),
     "random views drawn in the step": Kind(RandomViews),
@@ -269,12 +276,16 @@ KINDS = {
     "sparse embedding": Kind(SparseEmbedding, tokens),
     "parameters in a plain list, too": Kind(InList),
     "precision 64-true": Kind(DefaultDtype, trainer={"precision": "64-true"}),
+    "precision bf16-true": Kind(Plain, trainer={"precision": "bf16-true"}),
+    "parameters of 64 bits under 32-true": Kind(Doubles),
     "precision bf16-mixed": Kind(Plain, trainer={"precision": "bf16-mixed"}),
     "buffers that a forward pass resizes": Kind(Observed),
+    "step that changes its batch": Kind(Halving),
     "losses kept in a list": Kind(KeepsLosses),
     "losses kept in a deque": Kind(KeepsInDeque),
     "iterable data set": Kind(Plain, lambda: DataLoader(Stream(), batch_size=16)),
     "dict of loaders": Kind(SeveralLoaders, lambda: CombinedLoader({"a": loader(), "b": loader(32)}, "max_size_cycle")),
+    "dict of lists of loaders": Kind(Nested, lambda: {"a": [loader(), loader()], "b": [loader(32)]}),
     "iterable that is no DataLoader": Kind(Plain, Pipeline),
     "sampler of a part of the data": Kind(
         Plain, lambda: DataLoader(examples(), batch_size=8, sampler=SubsetRandomSampler(range(32)))

@@ -63,6 +63,17 @@ def test_training_is_that_of_two_ranks_without_the_callback(results: Results, na
 
 
 @pytest.mark.slow
+def test_batches_of_a_stream_are_recorded_on_rank_zero_and_training_is_that_without(results: Results) -> None:
+    for rank in (0, 1):
+        assert results["stream"][rank]["error"] is None
+        for what in ("weights", "random_state"):
+            assert results["stream"][rank][what] == results["stream alone"][rank][what]
+    zero, one = results["stream"]
+    assert [(row["data"], row["reason"] != "error") for row in zero["rows"]] == [("recorded", True)] * 2
+    assert str(zero["logged"]) == str(one["logged"])
+
+
+@pytest.mark.slow
 def test_twin_is_the_same_on_both_ranks(results: Results) -> None:
     zero, one = (result["twin"] for result in results["twin"])
     assert {key for key in zero if zero[key] != one[key]} == {"net.1.running_mean", "net.1.running_var"}

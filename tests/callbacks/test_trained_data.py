@@ -125,6 +125,7 @@ def test_children_have_the_batches_and_steps_of_the_run(tmp_path: Path, name: st
     run, first, second = notes[: len(notes) // 3], notes[len(notes) // 3 : -len(notes) // 3], notes[-len(notes) // 3 :]
     kinds = [[note if note == "step" else (note[0], note[2]) for note in part] for part in (run, first, second)]
     assert "step" in run
+    assert [sum(note != "step" for note in part) for part in kinds] == [4 if name == "two of four" else 8] * 3
     assert kinds[0] == kinds[1] == kinds[2]
 
 

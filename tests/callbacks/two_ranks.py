@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
 from resumable import Net, data, rugged, without_figures
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_landscape.callbacks import LevelSetConnectivity
 from lightning_landscape.finders import DynamicStringSampling, LinearPath, PathFinder
@@ -66,6 +68,15 @@ class Unnormalised(Net):
         self.net[1] = nn.Identity()
 
 
+class Shares(IterableDataset[Any]):
+    """A stream of which each rank reads its own half."""
+
+    def __iter__(self) -> Iterator[Any]:
+        examples = data().dataset
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        return (examples[place] for place in range(rank, 64, 2))
+
+
 def fail(*args: Any, **kwargs: Any) -> None:
     raise OSError("disk full")
 
@@ -87,6 +98,7 @@ class Scenario:
     trainer: dict[str, Any] = field(default_factory=dict)
     timeout: int = 60
     start: Any = None
+    stream: bool = False
 
 
 # What is drawn as a probe depends on the batches of the ranks.
@@ -108,6 +120,8 @@ SCENARIOS = {
     "check fails": Scenario(finder=Failing),
     "check fails and raises": Scenario(finder=Failing, options={"on_error": "raise"}),
     "start fails": Scenario(start=fail),
+    "stream alone": Scenario(pairs=None, stream=True),
+    "stream": Scenario(stream=True),
     "slow check": Scenario(finder=Slow, timeout=3, trainer={"max_epochs": 2}),
 }
 
@@ -135,7 +149,7 @@ def fit(folder: Path, scenario: Scenario) -> dict[str, Any]:
     module, error = scenario.module(), None
     torch.manual_seed(7)
     try:
-        trainer.fit(module, DataLoader(data().dataset, scenario.batch_size))
+        trainer.fit(module, DataLoader(Shares() if scenario.stream else data().dataset, scenario.batch_size))
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
     twin = getattr(callbacks[0]._pairing, "module", None) if callbacks else None

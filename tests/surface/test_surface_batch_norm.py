@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from lightning_landscape import LossSurface
+from lightning_landscape.finders import LinearPath
+from tests.cases.running import data, trained
+from tests.cases.running import mse as mean_squares
 from tests.cases.surfaces import (
     Pair,
     around,
@@ -100,3 +103,24 @@ def test_one_example_under_batch_norm_says_what_to_do() -> None:
     assert frozen.loss(frozen.point()) > 0
     without = LossSurface(mlp(), one, mse)
     assert without.loss(without.point()) > 0
+
+
+def test_the_end_of_a_path_can_be_loaded_and_has_the_accuracy_of_the_checkpoint() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 3))
+
+    def accuracy(module: nn.Module) -> float:
+        module.eval()
+        hits = [(module(x).argmax(1) == y.argmax(1)).float() for x, y in data()]
+        return float(torch.cat(hits).mean())
+
+    a, b = (trained(make, seed) for seed in (1, 2))
+    surface = LossSurface(a, data(), mean_squares)
+    found = LinearPath().connect(surface, surface.point(), surface.point(b.state_dict()))
+    loaded = make()
+    loaded.load_state_dict(surface.state(found.path(1.0)))
+    assert accuracy(loaded) == pytest.approx(accuracy(b), abs=0.01)
+    stale = make()
+    parameters = surface.parameters(found.path(1.0))
+    stale.load_state_dict(a.state_dict() | parameters)  # with the statistics of a, as it was done
+    assert accuracy(stale) < accuracy(b) - 0.1

@@ -103,3 +103,17 @@ def test_the_training_stream_repeats_the_probe_set_without_training_batches() ->
     first, second, third = (next(stream) for _ in range(3))
     assert torch.equal(first[0], third[0])
     assert not torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize("vectorize", [None, False])
+def test_a_loss_that_changes_its_batches_gets_them_as_they_were(vectorize: bool | None) -> None:
+    def halves(module: nn.Module, batch: list[Tensor]) -> Tensor:
+        return mse(module, (batch[0].mul_(0.5), batch.pop()))
+
+    given, halved = [list(pair) for pair in pairs()], [(x / 2, y) for x, y in pairs()]
+    surface = LossSurface(mlp(), given, halves, vectorize=vectorize)
+    expected = LossSurface(mlp(), halved, mse, vectorize=False)
+    thetas = around(surface, 5)
+    torch.testing.assert_close(surface.losses(thetas), expected.losses(thetas))
+    torch.testing.assert_close(surface.gradients(thetas, given[0])[1], expected.gradients(thetas, halved[0])[1])
+    assert all(torch.equal(batch[0], x) and len(batch) == 2 for batch, (x, _) in zip(given, pairs(), strict=True))
