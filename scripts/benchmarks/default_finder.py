@@ -4,8 +4,8 @@
 
 Two networks are trained from seeds 2 s and 2 s + 1 until E, the mean loss on the first 1,000 examples in 10 batches,
 is at most a threshold; the level is the larger loss of the two, the budget without limit. Ends and rows stay in the
-cache, so that an interrupted run goes on. A connected path is evaluated once more at about 97 points per distance of the
-ends by the module alone, which is ten times finer than a search samples. The digits take some minutes on one core.
+cache, so that an interrupted run goes on. A connected path is evaluated once more at about 97 points per distance of
+the ends by the module alone, which is ten times finer than a search samples. The digits take some minutes on one core.
 """
 
 from __future__ import annotations
