@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor
 
+from lightning_landscape.certificates.apart import proved_floors
 from lightning_landscape.components.merge_tree import MergeTree
 from lightning_landscape.components.sharding import Share, in_turn
 from lightning_landscape.connection import Connection
@@ -41,17 +42,20 @@ class PairwiseHeights:
         losses: E at the points, shape (k,).
         heights: of the lowest path known, shape (k, k), symmetric: that of the search where there was one, else
             that of the straight line; NaN between points whose loss is not finite.
+        floors: heights that every path between two points is proved to reach, shape (k, k); minus infinity where
+            nothing is proved.
         rows: one a searched pair: ``a``, ``b`` and the fields of :class:`~lightning_landscape.connection.Connection`.
     """
 
     names: tuple[str, ...]
     losses: Array
     heights: Array
+    floors: Array
     rows: list[dict[str, Any]] = field(repr=False)
 
     def tree(self) -> MergeTree:
-        """The merge tree of these heights."""
-        return MergeTree.from_heights(self.losses, self.heights, self.names)
+        """The merge tree of these heights and floors."""
+        return MergeTree.from_heights(self.losses, self.heights, self.names, self.floors)
 
 
 def untouched(seed: int) -> AbstractContextManager[None]:
@@ -82,6 +86,8 @@ def search_heights(
     searched before it, every height of ``"all"`` is at most that of ``"tree"``, and so is every N_u.
 
     A finder that permutes units (``aligned`` in its rows) counts a point and its permuted copies as one.
+
+    Where the surface is one that separations are proved for (docs/certificates.md), ``floors`` has them, for all pairs.
 
     Results depend on neither order nor number of processes: each search draws its random numbers from a seed that
     is a hash of its two points, when ``isolate`` is given.
@@ -134,7 +140,10 @@ def search_heights(
         candidates = cheapest_tree(candidates, lines)
     rows = share(steps.counted(searches.search, "paths", len(candidates)), candidates)
     _fill(heights, candidates, [searches.height(row, pair) for row, pair in zip(rows, candidates, strict=True)])
-    return PairwiseHeights(tuple(points), losses, heights, rows)
+    aligned = any(row["aligned"] for row in rows)
+    with isolate(0):
+        floors = proved_floors(surface, list(points.values()), reordered=aligned)
+    return PairwiseHeights(tuple(points), losses, heights, floors, rows)
 
 
 def cheapest_tree(pairs: Sequence[Pair], costs: Sequence[float]) -> list[Pair]:
