@@ -26,7 +26,7 @@ class Budget:
     :meth:`PathFinder.connect` computes counts: first the straight line, then the search, which leaves enough for the
     verification of what it finds. The coarse line (:meth:`PathFinder.least_work`) is always measured.
 
-    Without a limit of work, line and path are measured on a grid three times finer than the search's throughout; with
+    Without a limit of work, what is found is measured on a grid three times finer than the search's throughout; with
     one, only where a bound on the curvature between samples does not exclude a loss above the level.
 
     Args:

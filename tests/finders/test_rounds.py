@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_landscape.finders import Budget, Chain, PathFinder, Reason, Search
-from tests.finders.cases import LEFT, LEVEL, RIGHT, each_searcher, surface_of, wells
+from lightning_landscape.finders import (
+    Budget,
+    Chain,
+    CurveThenBeads,
+    DynamicStringSampling,
+    PathFinder,
+    Reason,
+    Search,
+)
+from tests.finders.cases import LEFT, LEVEL, RIGHT, class_name, surface_of, wells
 
 
 class Steps(PathFinder):
@@ -60,7 +68,7 @@ def test_a_round_that_spends_nothing_is_the_last(budget: Budget | None) -> None:
     assert (found.reason, len(finder.rounds)) == ("depth", 1)
 
 
-@each_searcher
+@pytest.mark.parametrize("finder", [DynamicStringSampling(), CurveThenBeads()], ids=class_name)
 def test_where_there_is_no_way_a_budget_is_spent_and_none_ends_all_the_same(finder: PathFinder) -> None:
     surface = surface_of(wells, 2)
     free = finder.connect(surface, LEFT, RIGHT, 0.9)
