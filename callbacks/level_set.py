@@ -20,6 +20,7 @@ from lightning_landscape.callbacks.following import FollowingCallback
 from lightning_landscape.callbacks.keeping import Keep
 from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
+from lightning_landscape.certificates.proving import Proved
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
@@ -77,6 +78,7 @@ class LevelSetConnectivity(FollowingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
+        certify: prove that the whole found path lies below the level, within ``overhead``; logs ``certified``, 1 or 0.
 
     Raises:
         ValueError: for arguments out of range.
@@ -126,9 +128,11 @@ class LevelSetConnectivity(FollowingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        certify: bool = False,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
+        self.certify = certify
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize
@@ -138,7 +142,7 @@ class LevelSetConnectivity(FollowingCallback):
             dtype,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
-            finder=finder,
+            finder=Proved(finder) if certify else finder,
             level=level,
             margin=margin,
             overhead=overhead,
@@ -199,7 +203,7 @@ class LevelSetConnectivity(FollowingCallback):
         """No check made, nothing to compare with."""
         super().forget()
         self._checks = 0
-        self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
+        self._values = {f"{self._prefix}/{key}": math.nan for key in (*self.metrics, *["certified"][: self.certify])}
         self._pairing = None
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -336,4 +340,5 @@ class LevelSetConnectivity(FollowingCallback):
 
     def scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The logged numbers of a row; ``connected`` is 1 or 0."""
-        return super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
+        known = super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
+        return known | ({f"{self._prefix}/certified": float(bool(row["proof"]["t"]))} if self.certify else {})
