@@ -20,6 +20,7 @@ from lightning_landscape.callbacks.keeping import Keep
 from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.settling import movement
+from lightning_landscape.certificates.proving import Proved
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
@@ -79,6 +80,7 @@ class LevelSetConnectivity(FollowingCallback):
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
         summary: print the table of all checks when the fit is over.
+        certify: prove that the whole found path lies below the level, within ``overhead``; logs ``certified``, 1 or 0.
 
     Raises:
         ValueError: for arguments out of range.
@@ -131,10 +133,12 @@ class LevelSetConnectivity(FollowingCallback):
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
         summary: bool = True,
+        certify: bool = False,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
         self.says = summary
+        self.certify = certify
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize
@@ -144,7 +148,7 @@ class LevelSetConnectivity(FollowingCallback):
             dtype,
             every_n_epochs=every_n_epochs,
             every_n_steps=every_n_steps,
-            finder=finder,
+            finder=Proved(finder) if certify else finder,
             level=level,
             margin=margin,
             overhead=overhead,
@@ -204,7 +208,7 @@ class LevelSetConnectivity(FollowingCallback):
     def forget(self) -> None:
         """No check made, nothing to compare with."""
         super().forget()
-        self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
+        self._values = {f"{self._prefix}/{key}": math.nan for key in (*self.metrics, *["certified"][: self.certify])}
         self._values[f"{self._prefix}/settled"] = 0.0  # never NaN, for EarlyStopping
         self._pairing = None
 
@@ -331,4 +335,5 @@ class LevelSetConnectivity(FollowingCallback):
 
     def scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The logged numbers of a row; ``connected`` is 1 or 0."""
-        return super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
+        known = super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
+        return known | ({f"{self._prefix}/certified": float(bool(row["proof"]["t"]))} if self.certify else {})

@@ -6,6 +6,7 @@ from lightning_landscape.certificates.losses import CrossEntropy as CrossEntropy
 from lightning_landscape.certificates.losses import SquaredError as SquaredError
 from lightning_landscape.certificates.population import PopulationBound as PopulationBound
 from lightning_landscape.certificates.population import population_bound as population_bound
+from lightning_landscape.certificates.proving import Proved as Proved
 from lightning_landscape.certificates.separation import Separation as Separation
 from lightning_landscape.certificates.separation import same_component as same_component
 from lightning_landscape.certificates.separation import separation_bound as separation_bound

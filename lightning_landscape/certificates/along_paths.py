@@ -115,6 +115,9 @@ def certify(
     if level is None:
         level = level_above(surface.losses(_grid(beads)).tolist(), 0.05)
     walk = _Walk(surface, level, ledger)
+    if ledger.remaining < (len(checked) + _BOUND) * surface.evaluation_passes / 3:
+        walk.reason = "the budget is too small to begin"
+        return walk.certificate()
     try:
         walk.along(recognise(surface, checked, loss), beads, lengths)
     except UnsupportedError as error:
@@ -161,7 +164,7 @@ class _Walk:
         line = Line(self._surface, problem, first, last)
         t, here = 0.0, line.start
         while t < 1.0:
-            if self._ledger.remaining <= 0:
+            if self._ledger.remaining < _BOUND * self._surface.evaluation_passes / 3:
                 self.reason = f"the budget was spent at {begin + t * (end - begin):.3g} of the path"
                 return
             # Ends that are multiples of a power of two are exact.
