@@ -150,16 +150,24 @@ def arm(kill: Kill | None, folder: Path) -> dict[str, int]:
                 function(args[0], args[1][: len(args[1]) // 2])
             if due and moment.when != "after":
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = function(*args, **options)
-            if due:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return function(*args, **options)
+            finally:  # a file may be missing that is removed
+                if due:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
     for key, moment in MOMENTS.items():
         setattr(moment.owner, moment.name, armed(key, moment, getattr(moment.owner, moment.name)))
     return calls
+
+
+def without_figures() -> None:
+    """Drawing takes longer than all the rest."""
+    for name in ("profile_figure", "history_figure", "save_figure"):
+        setattr(level_set, name, lambda *args: None)
+    merge_tree.save_figure = lambda *args: None  # type: ignore[attr-defined]
 
 
 def begin(folder: Path, pairs: str, figures: bool, kill: Kill | None) -> int:
@@ -172,9 +180,7 @@ def begin(folder: Path, pairs: str, figures: bool, kill: Kill | None) -> int:
         os.dup2(log.fileno(), 2)
     torch.set_num_threads(1)
     if not figures:
-        for name in ("profile_figure", "history_figure", "save_figure"):
-            setattr(level_set, name, lambda *args: None)
-        merge_tree.save_figure = lambda *args: None  # type: ignore[attr-defined]
+        without_figures()
     try:
         calls = arm(kill, folder)
         outcome = fit(folder, pairs) | {"calls": calls, "seconds": time.process_time()}

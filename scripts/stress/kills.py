@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import os
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +33,21 @@ SAME = ("rows", "weights", "tree", "snapshots", "folders")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cells(whole: Mapping[str, Mapping[str, Any]], seed: int = 0) -> list[Kill]:
-    """All kills, drawn with a seed among the calls, and the CPU seconds, that the whole runs took."""
+def cells(seed: int = 0) -> list[Kill]:
+    """All kills, each at a share of what a whole run does: of its calls, or of its CPU seconds."""
     chance = random.Random(seed)
     kills = []
-    moments = [name for name, count in {**NAMED, "random": RANDOM}.items() for _ in range(count)]
-    for number, moment in enumerate(moments):
-        pairs = ("lagged", "first", "twin")[number % 3]
+    for number, moment in enumerate(name for name, count in {**NAMED, "random": RANDOM}.items() for _ in range(count)):
         figures = moment == "figure" or (moment == "random" and number % 4 == 0)
-        of = whole[run_of(pairs, figures)]
-        share = 0.95 * chance.random()  # the end is the release of the folders: a run that is over
-        at = share * of["seconds"] if moment == "random" else 1 + int(share * of["calls"][moment])
-        kills.append(Kill(moment, at, pairs, figures))
+        # At the end the folders are released: that run is over.
+        kills.append(Kill(moment, 0.95 * chance.random(), ("lagged", "first", "twin")[number % 3], figures))
     return kills
 
 
-def run_of(pairs: str, figures: bool) -> str:
-    """The name of a run."""
-    return f"{pairs}, with figures" if figures else pairs
-
-
-def key_of(number: int, kill: Kill) -> str:
-    """The name of a cell."""
-    return f"{number}: {kill.moment} at {kill.at:.3g}, {run_of(kill.pairs, kill.figures)}"
+def placed(kill: Kill, whole: Mapping[str, Any]) -> Kill:
+    """The kill at the call, or the second, of which it names the share."""
+    at = kill.at * whole["seconds"] if kill.moment == "random" else 1 + int(kill.at * whole["calls"][kill.moment])
+    return replace(kill, at=at)
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -130,27 +123,28 @@ def main() -> None:
     rows = KeyedRows(args.out)
     gc.freeze()
     root = Path(tempfile.mkdtemp())
-    whole: dict[str, dict[str, Any]] = {}
-    for pairs in ("lagged", "first", "twin"):
-        for figures in (False, True):
-            folder = root / f"whole-{pairs}-{figures}"
-            folder.mkdir()
-            os.waitpid(begin(folder, pairs, figures, None), 0)
-            whole[run_of(pairs, figures)] = outcome(folder)
+
+    @functools.cache
+    def whole(pairs: str, figures: bool) -> dict[str, Any]:
+        folder = root / f"whole-{pairs}-{figures}"
+        folder.mkdir()
+        os.waitpid(begin(folder, pairs, figures, None), 0)
+        return outcome(folder)
+
     measured = []
-    for number, kill in enumerate(cells(whole)):
+    for number, kill in enumerate(cells()):
         if args.cells and number not in args.cells:
             continue
-        # Calls are counted, and the same in every run; CPU seconds are not, so that a cell is known by its number.
         key = f"{number}: {kill.moment}"
         row = rows.get(key)
         if row is None:
             place = root / str(number)
             place.mkdir()
-            row = judged(kill, whole[run_of(kill.pairs, kill.figures)], place)
+            of = whole(kill.pairs, kill.figures)
+            row = judged(placed(kill, of), of, place)
             rows.put(key, row)
             shutil.rmtree(place)
-            print(f"{key_of(number, kill)}: {'held' if row['held'] else 'BROKEN ' + json.dumps(row)}", flush=True)
+            print(f"{key}, {kill.pairs}: {'held' if row['held'] else 'BROKEN ' + json.dumps(row)}", flush=True)
         measured.append(row)
     shutil.rmtree(root)
     print(table(measured))
