@@ -336,4 +336,4 @@ class LevelSetConnectivity(FollowingCallback):
     def scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The logged numbers of a row; ``connected`` is 1 or 0."""
         known = super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
-        return known | ({f"{self._prefix}/certified": float(bool(row["proof"]["t"]))} if self.certify else {})
+        return known | ({f"{self._prefix}/certified": float(bool(row["proved_profile"]["t"]))} if self.certify else {})

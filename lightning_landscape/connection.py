@@ -130,7 +130,7 @@ class Connection:
         verified: how ``connected`` was verified: ``"fine"``, on a grid three times finer than the search's throughout,
             or ``"curvature"``, measured finer only where a bound on the curvature did not exclude the level.
         floor: a height that every path is proved to reach; NaN where none is proved, above the level when separated.
-        proof: (t, bound): up to t, from the t before it, E is proved to be at most the bound; empty without a proof.
+        proved_profile: (t, bound): E is proved to be at most the bound from the t before it up to t; empty without a proof.
     """
 
     verdict: Verdict
@@ -156,7 +156,7 @@ class Connection:
     aligned: bool = False
     verified: str | None = None
     floor: float = math.nan
-    proof: Profile = field(default=Profile((), ()), repr=False)
+    proved_profile: Profile = field(default=Profile((), ()), repr=False)
 
     @property
     def connected(self) -> bool:
@@ -166,7 +166,7 @@ class Connection:
     @property
     def certified(self) -> bool:
         """Whether it is proved that E is at most the level on the whole path."""
-        return bool(self.proof.loss) and max(self.proof.loss) <= self.level
+        return bool(self.proved_profile.loss) and max(self.proved_profile.loss) <= self.level
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON without the path; a number that is not finite becomes ``None``."""
@@ -174,7 +174,7 @@ class Connection:
         del row["path"]
         row["profile"] = self.profile._asdict()
         row["linear_profile"] = self.linear_profile._asdict()
-        row["proof"] = self.proof._asdict()
+        row["proved_profile"] = self.proved_profile._asdict()
         return {key: plain_json(value) for key, value in row.items()}
 
     @classmethod
@@ -219,12 +219,12 @@ class Connection:
         Raises:
             KeyError: if a field is missing.
         """
-        row = {"aligned": False, "verified": None, "floor": None, "proof": {"t": (), "loss": ()}, **row}
+        row = {"aligned": False, "verified": None, "floor": None, "proved_profile": {"t": (), "loss": ()}, **row}
         known = {name: row[name] for name in cls.__dataclass_fields__ if name != "path"}
         for name, value in known.items():
             if value is None and name not in ("reason", "message", "verified"):
                 known[name] = math.nan
-        for name in ("profile", "linear_profile", "proof"):
+        for name in ("profile", "linear_profile", "proved_profile"):
             t, loss = row[name]["t"], row[name]["loss"]
             known[name] = Profile(tuple(t), tuple(math.nan if value is None else value for value in loss))
         known["verdict"] = Verdict(row["verdict"])

@@ -48,7 +48,7 @@ class Proved(PathFinder):
         """As :meth:`PathFinder.connect <lightning_landscape.finders.PathFinder.connect>`.
 
         Returns:
-            The connection, with ``proof`` where the whole path is proved to lie below the level, and the verdict
+            The connection, with ``proved_profile`` where the whole path is proved to lie below the level, and the verdict
             ``separated`` where it is proved that none does. ``work`` and ``seconds`` count the proof too.
         """
         budget = budget or Budget()
@@ -61,7 +61,7 @@ class Proved(PathFinder):
             certificate = certify(surface, found, budget=Budget(work, seconds))
             found = replace(found, work=found.work + certificate.work, seconds=found.seconds + certificate.seconds)
             if certificate.certified:
-                found = replace(found, proof=Profile(certificate.knots[1:], certificate.bounds))
+                found = replace(found, proved_profile=Profile(certificate.knots[1:], certificate.bounds))
         elif work is None or work >= 2 * surface.evaluation_passes / 3:  # E at the ends, compared with what is read
             before = surface.work.total
             found = judged(surface, found, theta_a, theta_b)

@@ -70,9 +70,11 @@ def profile_figure(connection: Connection, title: str | None = None) -> Figure:
         if connection.path is not None and connection.num_beads and path.x.size:
             knots = connection.path.knots.numpy()[1:-1]
             axes.plot(knots, np.interp(knots, path.x, path.y), "o", color=PATH, markersize=5)
-        if connection.proof.t:
-            edges = [0.0, *connection.proof.t]
-            axes.stairs(connection.proof.loss, edges, baseline=None, color=LEVEL, linewidth=1.2, label="proved bound")
+        if connection.proved_profile.t:
+            edges = [0.0, *connection.proved_profile.t]
+            axes.stairs(
+                connection.proved_profile.loss, edges, baseline=None, color=LEVEL, linewidth=1.2, label="proved bound"
+            )
             axes.legend(loc="lower right", frameon=False)
         axes.axhline(connection.level, color=LEVEL, linestyle="--", linewidth=1.8)
         axes.set_xlim(-0.02, 1.02)

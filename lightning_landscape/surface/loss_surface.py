@@ -181,10 +181,9 @@ class LossSurface:
     def point(self, state: Mapping[str, Tensor] | None = None) -> Tensor:
         """The vector (P,) of the module's parameters, or of the named tensors in ``state``.
 
-        Where ``state`` holds estimates, or what differs from the module's, E is compared with its own loss.
-
         Warns:
-            UserWarning: if one of the two is larger than twice the other.
+            UserWarning: where ``state`` holds estimates, or what differs from the module's: if one of E and its own
+                loss is larger than twice the other.
 
         Raises:
             ValueError: if ``state`` is none of the module, or has frozen parameters or buffers that the loss depends on

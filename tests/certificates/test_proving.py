@@ -55,16 +55,16 @@ def test_a_found_path_is_proved_and_the_proof_is_counted() -> None:
     plain, found = (finder.connect(on, *ends, margin=0.2) for finder in (LinearPath(), Proved(LinearPath())))
     assert found.connected
     assert found.certified
-    assert max(found.proof.loss) <= found.level
-    assert found.proof.t[-1] == 1.0
+    assert max(found.proved_profile.loss) <= found.level
+    assert found.proved_profile.t[-1] == 1.0
     assert found.work > plain.work
-    assert replace(found, proof=plain.proof, work=plain.work, seconds=plain.seconds) == plain
+    assert replace(found, proved_profile=plain.proved_profile, work=plain.work, seconds=plain.seconds) == plain
     back = Connection.from_dict(json.loads(json.dumps(found.to_dict())))
-    assert back.proof == found.proof
+    assert back.proved_profile == found.proved_profile
     assert back.certified
     (legend,) = (axes.get_legend() for axes in profile_figure(found).axes)
     assert [text.get_text() for text in legend.get_texts()] == ["proved bound"]
-    row = {key: value for key, value in found.to_dict().items() if key != "proof"}
+    row = {key: value for key, value in found.to_dict().items() if key != "proved_profile"}
     assert not Connection.from_dict(row).certified
 
 
@@ -123,5 +123,5 @@ def test_checks_of_a_run_are_certified_and_training_stays_as_it_is(tmp_path: Pat
 def test_without_being_asked_nothing_is_proved_and_nothing_logged(tmp_path: Path) -> None:
     callback = LevelSetConnectivity(num_batches=2, finder=LinearPath(), dirpath=tmp_path / "checks")
     fit(tmp_path, callback)
-    assert not any(row["proof"]["t"] for row in callback.rows)
+    assert not any(row["proved_profile"]["t"] for row in callback.rows)
     assert "landscape/certified" not in fit.metrics  # type: ignore[attr-defined]
