@@ -27,7 +27,7 @@ from lightning_landscape.sparse_coding.dictionaries import (
     gaussian_dictionary,
     learned_dictionary,
 )
-from lightning_landscape.sparse_coding.fista import reference_optimum
+from lightning_landscape.sparse_coding.lasso import reference_optimum
 from lightning_landscape.sparse_coding.problem import LassoProblem
 from lightning_landscape.sparse_coding.signals import Draw, planted, pooled, unit_correlation
 from lightning_landscape.storage.atomic import CorruptFileError
