@@ -8,6 +8,7 @@ from lightning_landscape.models.sparse_coding.stage_wise import StageWise
 from lightning_landscape.models.sparse_coding.unrolled_sparse_coder import UnrolledSparseCoder
 from lightning_landscape.models.text.lstm_language_model import LSTMLanguageModel
 from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
+from lightning_landscape.models.theorems.deep_quadratic_network import DeepQuadraticNetwork
 from lightning_landscape.models.theorems.polynomial_network import PolynomialNetwork
 from lightning_landscape.models.theorems.polynomial_regressor import PolynomialRegressor
 from lightning_landscape.models.theorems.quadratic_network import QuadraticNetwork
@@ -17,6 +18,7 @@ from lightning_landscape.models.theorems.two_layer_relu import TwoLayerReLU
 __all__ = [
     "CommunityGNN",
     "DeepLinearNetwork",
+    "DeepQuadraticNetwork",
     "ImageClassifier",
     "LSTMLanguageModel",
     "LineGraphGNN",
