@@ -23,11 +23,12 @@ from lightning_landscape.datamodules.parts.image_signals import (
 from lightning_landscape.sparse_coding.batch import SparseCodingBatch
 from lightning_landscape.sparse_coding.dictionaries import (
     Normalization,
+    conditioned,
     fourier_dictionary,
     gaussian_dictionary,
     learned_dictionary,
 )
-from lightning_landscape.sparse_coding.fista import reference_optimum
+from lightning_landscape.sparse_coding.lasso import reference_optimum
 from lightning_landscape.sparse_coding.problem import LassoProblem
 from lightning_landscape.sparse_coding.signals import Draw, planted, pooled, unit_correlation
 from lightning_landscape.storage.atomic import CorruptFileError
@@ -89,6 +90,9 @@ class SparseCodingDataModule(LightningDataModule):
         dataset: a name of the table.
         lam: weight of the l1 norm, ``None`` for that of the table.
         sparsity: probability that a planted coefficient is not zero, ``None`` for that of the table.
+        snr: for ``supervised``, signal-to-noise ratio of the signals in dB; ``None`` for no noise.
+        condition: for ``supervised``, condition number of the dictionary before its columns are normalised, at least 1;
+            ``None`` for that of Gaussians.
         normalization: for ``gaussian``, whether columns are divided by ``||d||`` (``"norm"``) or by ``||d||^2``
             (``"squared_norm"``), as FacNet's published figures very likely were.
         batch_size: signals in a batch.
@@ -123,6 +127,8 @@ class SparseCodingDataModule(LightningDataModule):
         dataset: DataSet = "digits",
         lam: float | None = None,
         sparsity: float | None = None,
+        snr: float | None = None,
+        condition: float | None = None,
         normalization: Normalization = "norm",
         batch_size: int = 100,
         steps_per_epoch: int = 100,
@@ -146,6 +152,14 @@ class SparseCodingDataModule(LightningDataModule):
         self.sparsity = setting.sparsity if sparsity is None else sparsity
         if self.sparsity is not None and not 0 < self.sparsity <= 1:
             raise ValueError(f"sparsity must lie in (0, 1], got {sparsity!r}")
+        if dataset != "supervised" and (snr is not None or condition is not None):
+            raise ValueError(
+                f"snr={snr!r}, condition={condition!r} are for 'supervised', leave them out for {dataset!r}"
+            )
+        if snr is not None and not math.isfinite(snr):
+            raise ValueError(f"snr must be finite, or None for no noise, got {snr!r}")
+        if condition is not None and not 1 <= condition < math.inf:
+            raise ValueError(f"condition must be finite and at least 1, got {condition!r}")
         if normalization not in ("norm", "squared_norm"):
             raise ValueError(f"normalization must be 'norm' or 'squared_norm', got {normalization!r}")
         if normalization != "norm" and dataset != "gaussian":
@@ -163,6 +177,8 @@ class SparseCodingDataModule(LightningDataModule):
         root, source = str(root), None if source is None else str(source)
         self.save_hyperparameters()
         self.dataset = dataset
+        self.snr = snr
+        self.condition = condition
         self.normalization: Normalization = normalization
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -186,7 +202,8 @@ class SparseCodingDataModule(LightningDataModule):
             return self._learned(setting)
         if self.dataset == "adversarial":
             return fourier_dictionary(setting.n, setting.m, generator)
-        return gaussian_dictionary(setting.n, setting.m, generator, self.normalization)
+        gaussian = gaussian_dictionary(setting.n, setting.m, generator, self.normalization)
+        return gaussian if self.condition is None else conditioned(gaussian, self.condition)
 
     @property
     def problem(self) -> LassoProblem:
@@ -244,7 +261,7 @@ class SparseCodingDataModule(LightningDataModule):
             return pooled(self._pools[split])
         if self.sparsity is None:
             return unit_correlation(self.dictionary)
-        return planted(self.dictionary, self.sparsity, _SETTINGS[self.dataset].scale)
+        return planted(self.dictionary, self.sparsity, _SETTINGS[self.dataset].scale, self.snr)
 
     def _fixed(self, split: str) -> list[SparseCodingBatch]:
         count = self.sizes[split]

@@ -130,7 +130,7 @@ class Connection:
         verified: how ``connected`` was verified: ``"fine"``, on a grid three times finer than the search's throughout,
             or ``"curvature"``, measured finer only where a bound on the curvature did not exclude the level.
         floor: a height that every path is proved to reach; NaN where none is proved, above the level when separated.
-        proved_profile: (t, bound): E is proved to be at most the bound from the t before it up to t; empty without a proof.
+        proved_profile: (t, bound): E is proved to be at most the bound from the t before up to t; empty without proof.
     """
 
     verdict: Verdict

@@ -48,8 +48,8 @@ class Proved(PathFinder):
         """As :meth:`PathFinder.connect <lightning_landscape.finders.PathFinder.connect>`.
 
         Returns:
-            The connection, with ``proved_profile`` where the whole path is proved to lie below the level, and the verdict
-            ``separated`` where it is proved that none does. ``work`` and ``seconds`` count the proof too.
+            The connection, with ``proved_profile`` where the whole path is proved to lie below the level, and the
+            verdict ``separated`` where it is proved that none does. ``work`` and ``seconds`` count the proof too.
         """
         budget = budget or Budget()
         found = self.finder.connect(surface, theta_a, theta_b, level, budget=budget, **options)

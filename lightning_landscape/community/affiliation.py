@@ -12,9 +12,8 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
-from torch_geometric.data import Data
 
-from lightning_landscape.community.graph import reverse_edges
+from lightning_landscape.community.graph import as_community_graph, reverse_edges
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -89,23 +88,27 @@ class AffiliationGraphFit:
         self.max_rounds = max_rounds
         self.seed = seed
 
-    def fit_predict(self, data: Data, num_communities: int = 2) -> Tensor:
+    def fit_predict(self, data: Any, num_communities: int = 2) -> Tensor:
         """One community for each node, (n,) int64: the ``labels`` of :meth:`fit`, numbered as they occur.
 
         On the device of the graph; the work is done on the CPU.
+
+        Args:
+            data: as for :meth:`fit`.
+            num_communities: k, from 1 to 6 and to the number of nodes.
         """
-        labels = self.fit(data, num_communities).labels
+        graph = as_community_graph(data)
+        labels = self.fit(graph, num_communities).labels
         names, first = np.unique(labels.numpy(), return_index=True)
         order = np.empty(num_communities, np.int64)
         order[names[first.argsort()]] = np.arange(len(names))
-        return torch.from_numpy(order[labels.numpy()]).to(data.edge_index.device)
+        return torch.from_numpy(order[labels.numpy()]).to(graph.edge_index.device)
 
-    def fit(self, data: Data, num_communities: int = 2) -> Affiliation:
+    def fit(self, data: Any, num_communities: int = 2) -> Affiliation:
         """The likeliest model found.
 
         Args:
-            data: with ``edge_index`` (2, E2), both directions of each edge once, as ``community_graph`` makes it, and
-                ``num_nodes``.
+            data: a graph of PyG, SciPy or networkx, whatever ``as_community_graph`` takes.
             num_communities: k, from 1 to 6 and to the number of nodes.
 
         Raises:
@@ -114,6 +117,7 @@ class AffiliationGraphFit:
         """
         if isinstance(num_communities, bool) or num_communities not in range(1, _MOST_COMMUNITIES + 1):
             raise ValueError(f"num_communities must be from 1 to {_MOST_COMMUNITIES}, got {num_communities!r}")
+        data = as_community_graph(data)
         if not data.num_nodes:
             raise ValueError("data has no nodes: there is nothing to fit")
         if num_communities > data.num_nodes:
@@ -124,7 +128,7 @@ class AffiliationGraphFit:
             raise ValueError(
                 f"the graph of {data.num_nodes} nodes has no edges, so that nothing tells its communities apart"
             )
-        reverse_edges(data.edge_index, data.num_nodes)  # refuses what is no simple undirected graph
+        reverse_edges(data.edge_index, data.num_nodes)  # refuses what a transform has left of a CommunityGraph
         source, target = data.edge_index.cpu().numpy()
         adjacency = sparse.csr_matrix((np.ones(len(source), np.int8), (source, target)), (data.num_nodes,) * 2)
         random = np.random.default_rng(self.seed)

@@ -9,8 +9,9 @@ from lightning_landscape.sparse_coding.certificate import (
     step_bound,
 )
 from lightning_landscape.sparse_coding.curves import cost_curve
-from lightning_landscape.sparse_coding.fista import fista, fista_iterates, momentum_weights, reference_optimum
+from lightning_landscape.sparse_coding.fista import fista, fista_iterates, momentum_weights
 from lightning_landscape.sparse_coding.ista import ista, ista_iterates
+from lightning_landscape.sparse_coding.lasso import lasso, reference_optimum
 from lightning_landscape.sparse_coding.layers import LAYERS, UnrolledLayer
 from lightning_landscape.sparse_coding.problem import LassoProblem, lasso_objective, soft_threshold
 
@@ -26,6 +27,7 @@ __all__ = [
     "fista_iterates",
     "ista",
     "ista_iterates",
+    "lasso",
     "lasso_objective",
     "least_scale",
     "momentum_weights",

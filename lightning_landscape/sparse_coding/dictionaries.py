@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Literal
 
@@ -53,6 +54,25 @@ def gaussian_dictionary(n: int, m: int, generator: torch.Generator, normalizatio
         (torch.Size([64, 100]), True)
     """
     return normalized(torch.randn(n, m, generator=generator), normalization)
+
+
+def conditioned(dictionary: Tensor, condition: float) -> Tensor:
+    """A dictionary with other singular values, geometric from 1 to ``1 / condition``, then unit columns.
+
+    The columns' lengths move the condition number, downwards as a rule.
+
+    Args:
+        dictionary: D (n, m).
+        condition: ratio of the largest to the smallest of min(n, m) singular values, at least 1.
+
+    Example:
+        >>> values = torch.linalg.svdvals(conditioned(torch.eye(2), 4.0))
+        >>> values.tolist()
+        [1.0, 1.0]
+    """
+    left, values, right = torch.linalg.svd(dictionary.double(), full_matrices=False)
+    values = torch.logspace(0, -math.log10(condition), len(values), dtype=torch.float64)
+    return normalized((left * values) @ right).to(dictionary.dtype)
 
 
 def fourier_dictionary(n: int, m: int, generator: torch.Generator) -> Tensor:

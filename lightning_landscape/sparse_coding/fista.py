@@ -1,8 +1,7 @@
-"""Accelerated iterative soft thresholding, with restarts if wanted, and optima to measure others against."""
+"""Accelerated iterative soft thresholding, with restarts if wanted."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -30,8 +29,9 @@ def fista(
         problem: the Lasso.
         x: signals (batch, n).
         num_iterations: how many iterations, the most if ``tol`` is given.
-        tol: stop each problem once its duality gap / F(z), looked at every 20 iterations, is at most this. A warning
-            says so where that does not happen.
+        tol: stop each problem once its duality gap / F(z), looked at every 20 iterations, is at most this, or once
+            rounding keeps it from falling any more (in float32 that may be above 1e-6). A warning says so where
+            ``tol`` is not reached.
         restart: forget a problem's momentum (t = 1) whenever it points uphill,
             ``(y_k - z_{k+1})^T (z_{k+1} - z_k) > 0`` (the gradient scheme of O'Donoghue & Candes 2015).
         initial: z_0 (batch, m), by default zeros.
@@ -47,8 +47,8 @@ def fista(
         >>> fista(problem, torch.tensor([[2.0, 0.25]]), tol=1e-6)
         tensor([[1.5000, 0.0000]])
     """
-    state = _begin(start(problem, x, initial))
-    return run(problem, x, state, _step(problem, restart), num_iterations, tol, "fista")
+    state = momentum_start(start(problem, x, initial))
+    return run(problem, x, state, fista_step(problem, restart), num_iterations, tol, "fista")
 
 
 def fista_iterates(problem: LassoProblem, x: Tensor, restart: bool = False) -> Iterator[Tensor]:
@@ -59,43 +59,12 @@ def fista_iterates(problem: LassoProblem, x: Tensor, restart: bool = False) -> I
         x: signals (batch, n).
         restart: drop the momentum wherever it points uphill.
     """
-    state = _begin(start(problem, x, None))
-    step = _step(problem, restart)
+    state = momentum_start(start(problem, x, None))
+    step = fista_step(problem, restart)
     while True:
         yield state[0]
         with torch.no_grad():
             state = step(x, state)
-
-
-def reference_optimum(
-    problem: LassoProblem, x: Tensor, tol: float = 1e-9, num_iterations: int = 200_000
-) -> tuple[Tensor, Tensor]:
-    """Minimisers and minima in float64, from FISTA with restarts, certified by their duality gap.
-
-    Args:
-        problem: the Lasso, in either floating type; it is solved in float64 on its own device.
-        x: signals (batch, n), in either floating type.
-        tol: relative duality gap that every problem must reach.
-        num_iterations: the most to spend.
-
-    Returns:
-        Codes z* (batch, m) and F(z*) (batch,), both float64; the minimum lies in [(1 - tol) F(z*), F(z*)].
-
-    Raises:
-        ValueError: if an argument is out of its range or does not go with the dictionary.
-        RuntimeError: if a problem has not reached ``tol``.
-    """
-    precise, signals = problem.to(torch.float64), x.detach().double()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an error takes its place
-        codes = fista(precise, signals, num_iterations, tol, restart=True)
-    worst = float(precise.relative_gap(signals, codes).max()) if len(x) else 0.0
-    if worst > tol:
-        raise RuntimeError(
-            f"after {num_iterations} iterations the relative duality gap is {worst:.3g}, above tol={tol:g}: "
-            "raise num_iterations"
-        )
-    return codes, precise.objective(signals, codes)
 
 
 def momentum_weights(count: int) -> list[float]:
@@ -113,12 +82,20 @@ def momentum_weights(count: int) -> list[float]:
     return weights
 
 
-def _begin(z: Tensor) -> State:
+def momentum_start(z: Tensor) -> State:
+    """The state of :func:`fista_step` before its first iteration, from codes z (batch, m)."""
     return z, z, z.new_ones(len(z), 1)
 
 
-def _step(problem: LassoProblem, restart: bool) -> Step:
-    dictionary, rate = problem.dictionary, 1 / problem.lipschitz
+def fista_step(problem: LassoProblem, restart: bool, lipschitz: float | None = None) -> Step:
+    """One iteration of :func:`fista` for signals (batch, n), from a state to the next.
+
+    Args:
+        problem: the Lasso.
+        restart: drop the momentum wherever it points uphill.
+        lipschitz: what to take for L, ``None`` for L itself.
+    """
+    dictionary, rate = problem.dictionary, 1 / (problem.lipschitz if lipschitz is None else lipschitz)
     threshold = rate * problem.lam
 
     def step(x: Tensor, state: State) -> State:

@@ -25,8 +25,9 @@ def ista(
         problem: the Lasso.
         x: signals (batch, n).
         num_iterations: how many iterations, the most if ``tol`` is given.
-        tol: stop each problem once its duality gap / F(z), looked at every 20 iterations, is at most this. A warning
-            says so where that does not happen.
+        tol: stop each problem once its duality gap / F(z), looked at every 20 iterations, is at most this, or once
+            rounding keeps it from falling any more (in float32 that may be above 1e-6). A warning says so where
+            ``tol`` is not reached.
         initial: z_0 (batch, m), by default zeros.
 
     Returns:

@@ -11,13 +11,16 @@ from torch import Tensor
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor | None]]
 
 
-def planted(dictionary: Tensor, sparsity: float, scale: float) -> Draw:
+def planted(dictionary: Tensor, sparsity: float, scale: float, snr: float | None = None) -> Draw:
     """``x = D z`` where each coefficient of z is Gaussian, N(0, scale^2), with probability ``sparsity``, else 0.
+
+    With noise x is ``D z + e``, e Gaussian of the variance at which ``10 log10(||D z||^2 / E ||e||^2) = snr``.
 
     Args:
         dictionary: D (n, m).
         sparsity: probability that a coefficient is not zero, in (0, 1].
         scale: standard deviation of the coefficients that are not zero.
+        snr: signal-to-noise ratio of each signal in dB, ``None`` for no noise.
 
     Example:
         >>> x, code = planted(torch.eye(2), sparsity=1.0, scale=10.0)(3, torch.Generator().manual_seed(0))
@@ -29,7 +32,11 @@ def planted(dictionary: Tensor, sparsity: float, scale: float) -> Draw:
         shape = (count, dictionary.shape[1])
         present = torch.rand(shape, generator=generator) < sparsity
         code = torch.where(present, scale * torch.randn(shape, generator=generator), 0.0)
-        return code @ dictionary.T, code
+        x = code @ dictionary.T
+        if snr is not None:
+            size = x.norm(dim=1, keepdim=True) * 10 ** (-snr / 20) / x.shape[1] ** 0.5
+            x = x + size * torch.randn(x.shape, generator=generator)
+        return x, code
 
     return draw
 

@@ -16,6 +16,8 @@ State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State], State]
 
 _CHECK_EVERY = 20  # iterations between two looks at the gap, each of which waits for the device once
+_FLOOR = 1000  # roundings of the floating type: a gap below that may be all that its iterations can reach
+_PATIENCE = 50  # looks at the gap without a new least one, after which a row so near the floor is given up
 _ROWS_IN_CACHE = 500  # problems that a CPU takes at a time, so that its tensors stay in its cache
 
 
@@ -24,8 +26,8 @@ def run(
 ) -> Tensor:
     """Codes (batch, m) after ``num_iterations`` steps, or earlier for rows whose relative gap is at most ``tol``.
 
-    Rows that have converged leave the batch, so that a few slow problems do not cost as much as all of them. A row's
-    code does not depend on the other rows.
+    Rows that have converged leave the batch, so that a few slow problems do not cost as much as all of them, and so do
+    rows whose gap no longer falls where rounding alone can be the cause. A row's code does not depend on the others.
 
     Args:
         problem: the Lasso.
@@ -55,7 +57,7 @@ def run(
         warnings.warn(
             f"{name} stopped after {num_iterations} iterations with {len(missed)} of {len(x)} problems above "
             f"tol={tol:g}, the worst at a relative duality gap of {float(missed.max()):.3g}: raise num_iterations, or "
-            "tol where the floating type cannot go further",
+            f"tol where {x.dtype} cannot go further; lasso(problem, x, tol) ends in float64",
             stacklevel=4,
         )
     return torch.cat(codes)
@@ -64,22 +66,31 @@ def run(
 def _until(
     problem: LassoProblem, x: Tensor, state: Sequence[Tensor], step: Step, num_iterations: int, tol: float
 ) -> tuple[Tensor, Tensor]:
-    """The codes, and the gaps of those above ``tol``."""
+    """The codes, and the gaps of those above ``tol``, which rows at the floor of their floating type may keep."""
     state = tuple(state)
     codes = torch.empty_like(state[0])
     rows = torch.arange(len(x), device=x.device)
-    done = 0
+    floor = _FLOOR * torch.finfo(x.dtype).eps
+    least, idle = x.new_full((len(x),), math.inf), torch.zeros_like(rows)
+    missed, done = [], 0
     while True:
         gaps = problem.relative_gap(x, state[0])
+        better = gaps < least
+        least, idle = torch.where(better, gaps, least), torch.where(better, 0, idle + 1)
         # A gap that is NaN, of a start that was, is not closed.
         closed = gaps <= tol
-        if bool(closed.any()) or done == num_iterations:
-            codes[rows] = state[0]
-            left = (~closed).nonzero().flatten()
-            x, rows, gaps = x[left], rows[left], gaps[left]
+        stuck = (least <= floor) & (idle >= _PATIENCE)
+        ended = closed | stuck | (done == num_iterations)
+        # Near the floor gaps go up and down, and a row may end at any look: its best code is kept.
+        taken = torch.where(least <= floor, better, ended)
+        codes[rows[taken]] = state[0][taken]
+        if bool(ended.any()):
+            missed.append(torch.where(least <= floor, least, gaps)[ended & ~closed])
+            left = (~ended).nonzero().flatten()
+            x, rows, least, idle = x[left], rows[left], least[left], idle[left]
             state = tuple(part[left] for part in state)
-        if len(rows) == 0 or done == num_iterations:
-            return codes, gaps
+        if len(rows) == 0:
+            return codes, torch.cat(missed) if missed else gaps
         for _ in range(min(_CHECK_EVERY, num_iterations - done)):
             state = step(x, state)
             done += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import networkx
 import pytest
 import torch
 from torch import Tensor
@@ -153,3 +154,17 @@ def test_bad_arguments_are_refused() -> None:
         AffiliationGraphFit().fit(community_graph(torch.empty(2, 0, dtype=torch.int64), 0))
     with pytest.raises(ValueError, match="both directions"):
         AffiliationGraphFit().fit(Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2))
+
+
+def test_takes_graphs_of_any_kind_with_edges_in_any_order() -> None:
+    club = networkx.karate_club_graph()
+    matrix = networkx.to_scipy_sparse_array(club, weight=None)
+    edges = torch.tensor([*club.edges, *((b, a) for a, b in club.edges)]).T
+    shuffled = Data(edge_index=edges[:, torch.randperm(edges.shape[1])], num_nodes=34)
+    labels = [AffiliationGraphFit(restarts=2).fit_predict(graph, 2) for graph in (club, matrix, shuffled)]
+    assert torch.equal(labels[0], labels[1])
+    assert torch.equal(labels[0], labels[2])
+    with pytest.raises(ValueError, match="both directions of an edge"):
+        AffiliationGraphFit().fit(club.to_directed(), 2)
+    with pytest.raises(TypeError, match="a graph must be a Data"):
+        AffiliationGraphFit().fit(edges, 2)

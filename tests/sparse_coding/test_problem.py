@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.sparse_coding import LassoProblem, soft_threshold
-from lightning_landscape.sparse_coding.fista import reference_optimum
+from lightning_landscape.sparse_coding.lasso import reference_optimum
 
 
 def gaussian(n: int = 8, m: int = 12, lam: float = 0.3, dtype: torch.dtype = torch.float64) -> LassoProblem:

@@ -56,6 +56,8 @@ class UnrolledSparseCoder(LightningModule):
         dictionary: D (n, m), float32 or float64; ``None`` for that of the data module, attribute ``dictionary``.
         lam: weight of the l1 norm; ``None`` for that of the data module, attribute ``lam``.
         loss: ``"unsupervised"`` or ``"supervised"``.
+        loss_over: ``"last"`` trains z_K alone, whose inner layers are no codes of their own; ``"all"`` trains the mean
+            loss of z_1, ..., z_K, so that one network serves every depth: ``iterates(x)[k]``.
         learning_rate: step size of Adam, positive.
         decay: factor of the learning rate on a plateau, in (0, 1).
         patience: epochs without a better ``val/loss`` before it falls.
@@ -69,6 +71,8 @@ class UnrolledSparseCoder(LightningModule):
 
     Attributes:
         layers: the K layers; empty until the problem is known.
+        trained_depth: the number of layers that the training loss is of; K, unless
+            :class:`~lightning_landscape.models.StageWise` trains them one after another.
 
     Raises:
         ValueError: if an argument is out of its range or does not go with the layer; if only one of ``dictionary``
@@ -94,6 +98,7 @@ class UnrolledSparseCoder(LightningModule):
         dictionary: Tensor | None = None,
         lam: float | None = None,
         loss: Literal["unsupervised", "supervised"] = "unsupervised",
+        loss_over: Literal["last", "all"] = "last",
         learning_rate: float = 1e-3,
         decay: float = 0.5,
         patience: int = 5,
@@ -107,6 +112,7 @@ class UnrolledSparseCoder(LightningModule):
         require_counts(depth=depth, max_iterations=max_iterations)
         _require(isinstance(patience, int) and patience >= 0, f"patience must be an integer from 0, got {patience!r}")
         _require(loss in ("unsupervised", "supervised"), f"loss must be 'unsupervised' or 'supervised', got {loss!r}")
+        _require(loss_over in ("last", "all"), f"loss_over must be 'last' or 'all', got {loss_over!r}")
         _require(0 < learning_rate < math.inf, f"learning_rate must be positive and finite, got {learning_rate!r}")
         _require(0 < decay < 1, f"decay must lie in (0, 1), got {decay!r}")
         _require(0 <= init_noise < math.inf, f"init_noise must be finite and at least 0, got {init_noise!r}")
@@ -124,6 +130,8 @@ class UnrolledSparseCoder(LightningModule):
         self.save_hyperparameters(ignore=["dictionary", "lam"])
         self.depth = depth
         self.loss = loss
+        self.loss_over = loss_over
+        self.trained_depth = depth
         self.learning_rate = learning_rate
         self.decay = decay
         self.patience = patience
@@ -156,7 +164,7 @@ class UnrolledSparseCoder(LightningModule):
     def iterates(self, x: Tensor) -> list[Tensor]:
         """The codes z_0, ..., z_K, each (batch, m), of signals x (batch, n)."""
         self.problem.check(x)
-        return self._codes(x)
+        return self._codes(x, self.layers)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Refuse signals that do not fit or are not finite."""
@@ -168,8 +176,10 @@ class UnrolledSparseCoder(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch, and what the layers add to it."""
         batch = self._read(batch)
-        loss = self._criterion(batch, self._codes(batch.x)[-1])
-        penalties = [penalty for layer in self.layers if (penalty := layer.penalty()) is not None]  # type: ignore[operator]
+        layers = self.layers[: self.trained_depth]
+        codes = self._codes(batch.x, layers)[1 if self.loss_over == "all" else -1 :]
+        loss = torch.stack([self._criterion(batch, z) for z in codes]).mean()
+        penalties = [penalty for layer in layers if (penalty := layer.penalty()) is not None]  # type: ignore[operator]
         if penalties:
             loss = loss + torch.stack(penalties).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.x))
@@ -274,12 +284,12 @@ class UnrolledSparseCoder(LightningModule):
         assert self.dictionary is not None
         return sparse_coding_batch(batch, self.dictionary.shape[1])
 
-    def _codes(self, x: Tensor) -> list[Tensor]:
+    def _codes(self, x: Tensor, layers: nn.ModuleList) -> list[Tensor]:
         dictionary = self.dictionary
         assert dictionary is not None
         previous = z = x.new_zeros(len(x), dictionary.shape[1])
         codes = [z]
-        for layer in self.layers:
+        for layer in layers:
             previous, z = z, layer(dictionary, x, z, previous)
             codes.append(z)
         return codes

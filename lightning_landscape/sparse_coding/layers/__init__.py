@@ -13,4 +13,5 @@ from lightning_landscape.sparse_coding.layers.lista import LISTALayer as LISTALa
 from lightning_landscape.sparse_coding.layers.lista_cp import LISTACPLayer as LISTACPLayer
 from lightning_landscape.sparse_coding.layers.lista_cp import LISTACPSSLayer as LISTACPSSLayer
 from lightning_landscape.sparse_coding.layers.slista import SLISTALayer as SLISTALayer
+from lightning_landscape.sparse_coding.layers.support_selection import ThresholdingLayer as ThresholdingLayer
 from lightning_landscape.sparse_coding.layers.tilista import TiLISTALayer as TiLISTALayer

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
-from lightning_landscape.sparse_coding.problem import LassoProblem, soft_threshold
+from lightning_landscape.sparse_coding.layers.layer import ones
+from lightning_landscape.sparse_coding.layers.support_selection import ThresholdingLayer
+from lightning_landscape.sparse_coding.problem import LassoProblem
 
 
-class ALISTALayer(UnrolledLayer, kind="alista"):
+class ALISTALayer(ThresholdingLayer, kind="alista"):
     """``z+ = h_theta(z - gamma W^T (D z - x))`` with W computed, of Analytic LISTA (Liu et al. 2019).
 
     The numbers gamma and theta are learned for each layer. W minimises ``||W^T D||_F`` under ``w_i^T d_i = 1``, as
@@ -29,14 +30,18 @@ class ALISTALayer(UnrolledLayer, kind="alista"):
         index: k, the number of layers before this one, from 0.
         noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
             parameters are moved at random, from the global random state.
+        growth: share of coefficients that each further layer passes unshrunk, in [0, 1]; 0 for no support selection.
+        limit: largest share that a layer passes unshrunk, in [0, 1].
     """
 
     W: Tensor
     gamma: Tensor
     theta: Tensor
 
-    def __init__(self, problem: LassoProblem, index: int = 0, noise: float = 0.0) -> None:
-        super().__init__(problem, index, noise)
+    def __init__(
+        self, problem: LassoProblem, index: int = 0, noise: float = 0.0, growth: float = 0.0, limit: float = 0.13
+    ) -> None:
+        super().__init__(problem, index, noise, growth, limit)
         dictionary = problem.dictionary.double()
         weights, scales = analytic_weights(problem.dictionary)
         # E^T E = C^(-1/2) P C^(-1/2), from W^T D = C^(-1) P.
@@ -52,7 +57,7 @@ class ALISTALayer(UnrolledLayer, kind="alista"):
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:
         """One step, which does not read ``previous``."""
         moved = z + self.step * self.gamma * ((x - z @ dictionary.T) @ self.W)
-        return soft_threshold(moved, self.threshold * self.theta)
+        return self.shrink(moved, self.threshold * self.theta)
 
 
 def analytic_weights(dictionary: Tensor) -> tuple[Tensor, Tensor]:

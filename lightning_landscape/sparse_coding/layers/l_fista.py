@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.sparse_coding.fista import momentum_weights
-from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, gram, ones
-from lightning_landscape.sparse_coding.problem import soft_threshold
+from lightning_landscape.sparse_coding.layers.layer import gram, ones
+from lightning_landscape.sparse_coding.layers.support_selection import ThresholdingLayer
 
 
-class LFISTALayer(UnrolledLayer, kind="l_fista"):
+class LFISTALayer(ThresholdingLayer, kind="l_fista"):
     """``z_{k+1} = h_{lam theta}(W_g z_k + W_m z_{k-1} + W_e x)`` (Moreau & Bruna 2017).
 
     W_g, W_m (m, m), W_e (m, n) and theta (m,) are learned, each layer its own. FISTA steps from
@@ -24,6 +24,8 @@ class LFISTALayer(UnrolledLayer, kind="l_fista"):
         index: k, the number of layers before this one, from 0.
         noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
             parameters are moved at random, from the global random state.
+        growth: share of coefficients that each further layer passes unshrunk, in [0, 1]; 0 for no support selection.
+        limit: largest share that a layer passes unshrunk, in [0, 1].
     """
 
     W_g: Tensor
@@ -46,4 +48,4 @@ class LFISTALayer(UnrolledLayer, kind="l_fista"):
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:
         """One step, which does not read D."""
         threshold = self.problem.lam / self.problem.lipschitz * self.theta
-        return soft_threshold(z @ self.W_g.T + previous @ self.W_m.T + x @ self.W_e.T, threshold)
+        return self.shrink(z @ self.W_g.T + previous @ self.W_m.T + x @ self.W_e.T, threshold)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, gram, ones
-from lightning_landscape.sparse_coding.problem import soft_threshold
+from lightning_landscape.sparse_coding.layers.layer import gram, ones
+from lightning_landscape.sparse_coding.layers.support_selection import ThresholdingLayer
 
 
-class LISTALayer(UnrolledLayer, kind="lista"):
+class LISTALayer(ThresholdingLayer, kind="lista"):
     """``z+ = h_{lam theta}(W_g z + W_e x)``, of Learned ISTA (Gregor & LeCun 2010).
 
     W_g (m, m), W_e (m, n) and theta (m,) are learned, each layer its own. At the start, ``W_g = I - B/L``,
@@ -20,6 +20,8 @@ class LISTALayer(UnrolledLayer, kind="lista"):
         index: k, the number of layers before this one, from 0.
         noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
             parameters are moved at random, from the global random state.
+        growth: share of coefficients that each further layer passes unshrunk, in [0, 1]; 0 for no support selection.
+        limit: largest share that a layer passes unshrunk, in [0, 1].
 
     Example:
         >>> from lightning_landscape.sparse_coding import LassoProblem, ista
@@ -45,4 +47,4 @@ class LISTALayer(UnrolledLayer, kind="lista"):
     def forward(self, dictionary: Tensor, x: Tensor, z: Tensor, previous: Tensor) -> Tensor:
         """One step, which reads neither D nor ``previous``."""
         threshold = self.problem.lam / self.problem.lipschitz * self.theta
-        return soft_threshold(z @ self.W_g.T + x @ self.W_e.T, threshold)
+        return self.shrink(z @ self.W_g.T + x @ self.W_e.T, threshold)

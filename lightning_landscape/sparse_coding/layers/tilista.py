@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_landscape.sparse_coding.layers.layer import UnrolledLayer, ones
-from lightning_landscape.sparse_coding.problem import soft_threshold
+from lightning_landscape.sparse_coding.layers.support_selection import ThresholdingLayer
 
 
-class TiLISTALayer(UnrolledLayer, kind="tilista"):
+class TiLISTALayer(ThresholdingLayer, kind="tilista"):
     """``z+ = h_{lam theta}(z - gamma W^T (D z - x))``, of Tied LISTA (Liu et al. 2019).
 
     The numbers gamma and theta are learned for each layer, W (n, m) once for all of them. At the start, ``W = D`` and
@@ -19,6 +19,8 @@ class TiLISTALayer(UnrolledLayer, kind="tilista"):
         index: k, the number of layers before this one, from 0.
         noise: 0 starts exactly there; otherwise how far, relative to their own size, the first values of the
             parameters are moved at random, from the global random state.
+        growth: share of coefficients that each further layer passes unshrunk, in [0, 1]; 0 for no support selection.
+        limit: largest share that a layer passes unshrunk, in [0, 1].
     """
 
     W: Tensor
@@ -37,4 +39,4 @@ class TiLISTALayer(UnrolledLayer, kind="tilista"):
         """One step, which does not read ``previous``."""
         rate = 1 / self.problem.lipschitz
         moved = z + rate * self.gamma * ((x - z @ dictionary.T) @ self.W)
-        return soft_threshold(moved, self.problem.lam * rate * self.theta)
+        return self.shrink(moved, self.problem.lam * rate * self.theta)

@@ -113,7 +113,10 @@ def test_refuses_signals_and_batches_that_do_not_fit(tmp_path: Path) -> None:
         ({"dictionary": torch.zeros(N, M)}, "columns of zeros, the first is column 0"),
         ({"dictionary": torch.full((N, M), math.nan)}, "dictionary must be finite"),
         ({"dictionary": torch.zeros(N)}, r"dictionary must be a matrix \(n, m\)"),
-        ({"layer_options": {"mu": 1.0}}, r"layer_options \['mu'\] are no options of 'lista', which has \[\]"),
+        (
+            {"layer_options": {"mu": 1.0}},
+            r"\['mu'\] are no options of 'lista', which has \['growth', 'limit'\]",
+        ),
         ({"layer": "facnet_free", "layer_options": {"growth": 1.0}}, r"which has \['mu'\]"),
         ({"layer": "lista_cpss", "layer_options": {"limit": 2.0}}, "limit must lie"),
     ],

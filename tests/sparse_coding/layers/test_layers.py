@@ -254,6 +254,22 @@ def test_support_selection_keeps_the_largest_coefficients_unshrunk() -> None:
         assert torch.equal(none(problem.dictionary, x, zero, zero), plain(problem.dictionary, x, zero, zero))
 
 
+@pytest.mark.parametrize("kind", ["lista", "l_fista", "lista_cp", "alista", "tilista", "slista"])
+def test_every_thresholding_layer_selects_its_support(kind: str) -> None:
+    problem = problem_of()
+    x, zero = signals(problem), torch.zeros(9, M, dtype=torch.float64)
+    plain, selecting, none = (LAYERS[kind](problem, 3, growth=growth, limit=0.13) for growth in (0.0, 0.05, 0.0))
+    before, after = (layer(problem.dictionary, x, zero, zero) for layer in (plain, selecting))
+    assert torch.equal(before, none(problem.dictionary, x, zero, zero))
+    # From z = 0 every coefficient moves away from 0, three of each row that pass the threshold by its whole height.
+    gained = (after - before).abs() > 1e-12
+    assert torch.equal(gained, (before != 0) & (before.abs() >= before.abs().sort(dim=1).values[:, -3:-2]))
+    heights = (after - before).abs()[gained]
+    torch.testing.assert_close(heights, heights[0].expand_as(heights))
+    with pytest.raises(ValueError, match="growth must lie"):
+        LAYERS[kind](problem, growth=-0.1)
+
+
 def test_tied_layers_share_one_matrix() -> None:
     problem = problem_of()
     first, second = TiLISTALayer(problem, 0), TiLISTALayer(problem, 1)
