@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities import rank_zero_warn
+from rich.console import Console, RenderableType
 
 from lightning_landscape.attach.folders import require_writable, resolve_folder
 from lightning_landscape.attach.options import check_choice
@@ -58,6 +59,7 @@ class LandscapeCallback(PlacedCallback):
 
     place: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
+    says: bool = True  # whether it prints its summary when the fit is over
 
     def __init__(self, dirpath: str | os.PathLike[str] | None, name: str | None, on_error: OnError) -> None:
         super().__init__(dirpath)
@@ -166,6 +168,15 @@ class LandscapeCallback(PlacedCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until training starts."""
         self._restored = state_dict or None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says what was found."""
+        if self.active and self.says and trainer.is_global_zero and (found := self.summary()) is not None:
+            Console().print(found)
+
+    def summary(self) -> RenderableType | None:
+        """What was found and where the files are, for printing with rich; ``None`` for nothing to say."""
+        return None
 
     # What a callback uses
 

@@ -25,7 +25,7 @@ class FollowingCallback(KeepingCallback):
         return {} if name is None else {name: state["pairing"]["hash"]}
 
     def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
-        """Looks for the snapshot that the next check compares with; whether it is gone."""
+        """Looks for the snapshot that the next check compares with; why it cannot be read."""
         assert self._store is not None
         assert self._pairing is not None
         self.recovered(trainer, pl_module, self._pairing.needed() or {})
@@ -36,13 +36,13 @@ class FollowingCallback(KeepingCallback):
             if self.on_error == "raise":
                 raise
             rank_zero_warn(f"{error}: the next check compares with nothing, and later ones with its weights")
-            return True
+            return str(error)
         return gone
 
     def lose(self, gone: Any) -> None:
         """Begins to compare anew."""
         assert self._pairing is not None
-        self._pairing.lose()
+        self._pairing.lose(str(gone))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

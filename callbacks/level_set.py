@@ -19,6 +19,7 @@ from lightning_landscape.callbacks.following import FollowingCallback
 from lightning_landscape.callbacks.keeping import Keep
 from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
+from lightning_landscape.callbacks.settling import movement
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
@@ -34,11 +35,11 @@ class LevelSetConnectivity(FollowingCallback):
     """Checks during training whether pairs of models lie in one connected level set of the loss.
 
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
-    training loss stays below a level, if the finder finds one. The result is logged as
-    ``landscape/connected``, ``height``, ``barrier``, ``linear_barrier``, ``normalized_length``, ``num_beads``,
-    ``gradient_steps`` and ``seconds`` (all under ``landscape/``, or ``landscape/<name>/``), written to
-    ``dirpath/checks.jsonl`` and drawn beside it. ``ModelCheckpoint(monitor="landscape/barrier")`` works; before
-    the first check the values are NaN, which ModelCheckpoint ranks last (give EarlyStopping ``check_finite=False``).
+    training loss stays below a level, if the finder finds one. The numbers in ``metrics`` are logged under
+    ``landscape/``, or ``landscape/<name>/``, written to ``dirpath/checks.jsonl`` and drawn beside it.
+    ``ModelCheckpoint(monitor="landscape/barrier")`` works; before the first check the values are NaN, which
+    ModelCheckpoint ranks last, and ``settled`` is 0. ``EarlyStopping("landscape/settled", mode="max",
+    stopping_threshold=0.5, patience=10**6)`` ends a run that has settled.
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback.
@@ -47,12 +48,13 @@ class LevelSetConnectivity(FollowingCallback):
         pairs: ``"lagged"``: the weights of the previous check; ``"first"``: those of the first check;
             ``"reference"``: another run's file; ``"twin"``: a second initialisation, trained in lock-step.
         every_n_epochs: a check at the end of every n-th epoch; ``None``: of each, or none under ``every_n_steps``.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
-        overhead: a check may spend this share of the training steps since the last one; ``None``: no limit.
-            The straight line, its own measurement and the twin's training come on top.
+        overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
+            that pays for the straight line; in a run too short for it, each may measure the line (``minimum`` in
+            the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
@@ -76,6 +78,7 @@ class LevelSetConnectivity(FollowingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
+        summary: print the table of all checks when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -93,7 +96,8 @@ class LevelSetConnectivity(FollowingCallback):
     keeps: ClassVar[tuple[str, ...]] = ("checks.jsonl", "snapshots", "profile-*.png", "history.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
-        *("num_beads", "gradient_steps", "seconds"),
+        *("num_beads", "gradient_steps", "seconds", "overhead"),
+        *("distance", "relative_distance", "level", "loss_a", "loss_b", "settled"),
     )
 
     _present: str | None  # the snapshot of the present check
@@ -126,9 +130,11 @@ class LevelSetConnectivity(FollowingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
+        self.says = summary
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize
@@ -199,12 +205,13 @@ class LevelSetConnectivity(FollowingCallback):
         """No check made, nothing to compare with."""
         super().forget()
         self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
+        self._values[f"{self._prefix}/settled"] = 0.0  # never NaN, for EarlyStopping
         self._pairing = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the latest values; the pairing takes its own part."""
         super().restore(state)
-        self._values = state["values"]
+        self._values |= state["values"]
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Makes the pairing ready, and shows the latest values from the first step on."""
@@ -246,7 +253,6 @@ class LevelSetConnectivity(FollowingCallback):
         """A check, on rank zero; its numbers on every rank."""
         what = f"check {self._made + 1} of LevelSetConnectivity"
         row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
-        self._batches_seen = 0
         if row is not None:
             self._made, self._values = row["check"], self.scalars(row)
             self._epochs_of.append(epoch)
@@ -267,8 +273,11 @@ class LevelSetConnectivity(FollowingCallback):
                 "margin": self.margin,
                 "snapshot": self._present,
                 **connection.to_dict(),
+                **self._account.row(),
+                "twin_work": self._account.batches if self.accompanied else 0,
                 "conclusion": conclusion(connection),
             }
+            row |= movement(self.rows, row, connection)
             # A full disk or a logger's service must not end training either.
             self.attempt(
                 lambda: self._publish(trainer, row, connection),
@@ -279,10 +288,13 @@ class LevelSetConnectivity(FollowingCallback):
     def _compare(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int, number: int
     ) -> Connection | None:
-        """Keeps the present weights and joins them with their partner; ``None`` while there is none."""
+        """Keeps the present weights and joins them with their partner; ``None`` while there is none, or it waits."""
         assert self._store is not None
         assert self._pairing is not None
         self._present = None
+        ready = not self._pairing.missing()
+        if ready and self._account.waits(trainer, pl_module, self.finder, self.present_surface(pl_module)):
+            return None
         # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
         self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
         beside = {f"{lead}-": module for lead, module in self._pairing.companions().items()}
@@ -297,16 +309,14 @@ class LevelSetConnectivity(FollowingCallback):
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
         require_equal_frozen(pl_module, partner)
         surface = self.present_surface(pl_module)
-        with self.progress(trainer, title) as progress:
-            return self.finder.connect(
-                surface,
-                surface.point(partner),
-                surface.point(),
-                level=self.level,
-                margin=self.margin,
-                budget=self.allowance(self._batches_seen, self.max_seconds),
-                progress=progress,
-            )
+        try:
+            other = surface.point(partner)
+            budget = self._account.budget(surface.work.total, self.max_seconds)
+            with self.progress(trainer, title) as progress:
+                options: dict[str, Any] = {"level": self.level, "margin": self.margin, "budget": budget}
+                return self.finder.connect(surface, other, surface.point(), progress=progress, **options)
+        finally:
+            self._account.spend(surface.work.total)
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
         self.append(trainer, row)  # the record first, it is the result; then figures and loggers

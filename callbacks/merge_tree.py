@@ -57,7 +57,7 @@ class MergeTree(KeepingCallback):
         max_points: snapshots of the run, and as many of its twin, that enter a tree: evenly spread, with the
             first and the last.
         pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
         margin: how far above the largest loss the level lies, as a share of it; searches use it too.
         overhead: each search may spend this share of the training steps between two snapshots; ``None``: no
@@ -79,6 +79,7 @@ class MergeTree(KeepingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one, such as pruning masks.
+        summary: print the merges of the latest tree when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -97,13 +98,8 @@ class MergeTree(KeepingCallback):
     works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
     keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
-        "num_points",
-        "level",
-        "num_components",
-        "max_components",
-        "top_merge",
-        "gradient_steps",
-        "seconds",
+        *("num_points", "level", "num_components", "max_components", "top_merge"),
+        *("gradient_steps", "seconds"),
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
@@ -135,12 +131,14 @@ class MergeTree(KeepingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
         if isinstance(references, str | os.PathLike):
             raise ValueError(f"references must be a list of files, got {references!r}: pass [{str(references)!r}]")
         check_choice("pairs", pairs, get_args(PairChoice))
+        self.says = summary
         self.every_n_snapshots = every_n_snapshots
         self.references = [str(path) for path in references]
         self.max_points = max_points
@@ -292,7 +290,7 @@ class MergeTree(KeepingCallback):
                 self.finder,
                 pairs=self.pairs,
                 margin=self.margin,
-                budget=self.allowance(self._batches_seen / max(1, len(self._snapshots))),
+                budget=self._account.of_each(len(self._snapshots)),
                 progress=progress,
                 record=KeyedRows(self._log.path.parent / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
