@@ -104,3 +104,25 @@ def test_learning_begins_where_it_is_told_and_not_beside_given_parameters() -> N
             BeliefPropagation(groups(0.1, 0.2), **learning)
     with pytest.raises(ValueError, match="first_connectivity is for 3 communities"):
         BeliefPropagation(first_connectivity=groups(0.1, 0.2, 3)).fit_predict(graph, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_rates_above_the_threshold_are_learned_within_five_per_cent(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    degree = 2.5 * 8 ** float(torch.rand(1, generator=generator))
+    difference = (4 * 1.8 * degree) ** 0.5  # SNR 1.8
+    a, b = degree + difference / 2, degree - difference / 2
+    if seed % 2:
+        a, b = b, a
+    graph = stochastic_block_model(4000, groups(a / 4000, b / 4000), generator=generator)
+    method = BeliefPropagation(symmetric=True)
+    method.fit_predict(graph, 2)
+    assert method.informative_
+    assert method.connectivity_ is not None
+    # Those of the graph that was drawn, which differ from a and b by chance.
+    first, second = graph.y[graph.edge_index]
+    sizes = torch.bincount(graph.y).double()
+    pairs = torch.outer(sizes, sizes) - torch.diag(sizes)
+    edges = torch.bincount(2 * first + second, minlength=4).reshape(2, 2)
+    np.testing.assert_allclose(method.connectivity_ * 4000, edges / pairs * 4000, atol=0.05 * degree)
