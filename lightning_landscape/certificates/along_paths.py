@@ -110,7 +110,6 @@ def certify(
     if level is not None and math.isnan(level):
         raise ValueError("level is NaN: give a number, or None for that of the connection")
     ledger = Ledger(surface, budget or Budget())
-    ledger.begin()
     lengths = Path(beads).knots.tolist()
     checked = torch.cat([beads, (beads[:-1] + beads[1:]) / 2]) if len(beads) <= 64 else beads
     if level is None:

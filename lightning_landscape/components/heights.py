@@ -21,7 +21,7 @@ from lightning_landscape.certificates.apart import proved_floors
 from lightning_landscape.components.merge_tree import MergeTree
 from lightning_landscape.components.sharding import Share, in_turn
 from lightning_landscape.connection import Connection
-from lightning_landscape.finders import Budget, DynamicStringSampling, LinearPath, PathFinder
+from lightning_landscape.finders import Budget, LinearPath, PathFinder, default_finder
 from lightning_landscape.storage.named_tensors import content_hash
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossSurface
@@ -95,7 +95,7 @@ def search_heights(
     Args:
         surface: the loss surface E.
         points: the k >= 1 points by name, each of shape (P,).
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         pairs: "tree" searches the k - 1 edges of the minimum spanning tree of straight lines, "all" every pair.
         level: for every search; ``None`` takes it from the two ends and ``margin``.
         margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
@@ -124,7 +124,7 @@ def search_heights(
         raise ValueError("points is empty: a merge tree needs at least one point")
     if pairs not in get_args(PairChoice):
         raise ValueError(f"pairs must be one of {', '.join(get_args(PairChoice))}, got {pairs!r}")
-    searches = _Searches(surface, points, finder or DynamicStringSampling(), level, margin, budget, record, isolate)
+    searches = _Searches(surface, points, finder or default_finder(), level, margin, budget, record, isolate)
     steps = _Steps(progress)
     # The first of them chooses for all by the clock how stacks are evaluated.
     surface.adopt(share(searches.choice, [0])[0])

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_landscape.components.merge_tree import MergeTree
-from lightning_landscape.connection import Reason, Verdict
+from lightning_landscape.connection import Reason, Verdict, outcome
 
 
 def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -29,13 +29,13 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         ...        "reason": "budget", "num_beads": 3, "normalized_length": 1.32, "seconds": 12.34}
         >>> table = check_table([row])
         >>> [str(cell) for column in table.columns for cell in column.cells]
-        ['4', '0.11', '2.3', '0.108', 'not_found (budget)', '3', '1.320', '12.3']
+        ['4', '0.11', '2.3', '0.108', 'undecided: budget spent', '3', '1.320', '12.3']
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for header in ("epoch", "level", "linear\nheight", "height", "verdict", "beads", "normalised\nlength", "seconds"):
         if header == "verdict":
-            # Room for the longest reason in brackets, so that a narrow terminal wraps between words.
-            table.add_column(header, vertical="bottom", min_width=len("(diverged)"))
+            # So that a narrow terminal wraps between words.
+            table.add_column(header, vertical="bottom", min_width=len("undecided:"))
         else:
             table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
@@ -51,7 +51,7 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         )
     captions = [f"The last check: {row['conclusion']}" for row in rows[-1:] if "conclusion" in row]
     if any(row["verdict"] == Verdict.NOT_FOUND for row in rows):
-        captions.append("not_found: this search found no path; it never proves that there is none")
+        captions.append("undecided: this search found no path; it never proves that there is none")
     if captions:
         table.caption = Text("\n".join(captions))
         table.caption_justify = "left"
@@ -68,7 +68,7 @@ def connection_table(row: Mapping[str, Any]) -> Table:
         >>> from lightning_landscape.connection import Connection
         >>> table = connection_table(Connection.failed(ValueError("no data")).to_dict())
         >>> list(table.columns[1].cells)[0].plain
-        'not_found (error)'
+        'undecided: the check failed'
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
     table.add_row("verdict", _verdict(row))
@@ -107,7 +107,7 @@ def _verdict(row: Mapping[str, Any]) -> Text:
     if row["verdict"] == Verdict.SEPARATED:
         return Text("separated (proved)", style="magenta")
     style = "red" if row["reason"] == Reason.ERROR else "yellow"
-    return Text(f"{row['verdict']} ({row['reason']})", style=style)
+    return Text(outcome(row["verdict"], row["reason"]), style=style)
 
 
 def merge_table(tree: MergeTree) -> Table:
