@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -30,6 +29,7 @@ from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.storage.run_folders import lacking
 from lightning_landscape.storage.snapshots import StoredDtype
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
@@ -58,7 +58,7 @@ class MergeTree(KeepingCallback):
         max_points: snapshots of the run, and as many of its twin, that enter a tree: evenly spread, with the
             first and the last.
         pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
         margin: how far above the largest loss the level lies, as a share of it; searches use it too.
         overhead: each search may spend this share of the training steps between two snapshots; ``None``: no
@@ -80,6 +80,7 @@ class MergeTree(KeepingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one, such as pruning masks.
+        summary: print the merges of the latest tree when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -94,18 +95,15 @@ class MergeTree(KeepingCallback):
     examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
     record: ClassVar[str] = "trees.jsonl"
+    counted: ClassVar[str] = "trees"
+    works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
+    keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
-        "num_points",
-        "level",
-        "num_components",
-        "max_components",
-        "top_merge",
-        "gradient_steps",
-        "seconds",
+        *("num_points", "level", "num_components", "max_components", "top_merge"),
+        *("gradient_steps", "seconds"),
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
-    _trees: int  # computed so far
     _treed: int  # snapshots there were when the last tree was computed
     _references: dict[str, Partner]  # on rank zero
 
@@ -134,12 +132,14 @@ class MergeTree(KeepingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
         if isinstance(references, str | os.PathLike):
             raise ValueError(f"references must be a list of files, got {references!r}: pass [{str(references)!r}]")
         check_choice("pairs", pairs, get_args(PairChoice))
+        self.says = summary
         self.every_n_snapshots = every_n_snapshots
         self.references = [str(path) for path in references]
         self.max_points = max_points
@@ -184,13 +184,13 @@ class MergeTree(KeepingCallback):
         super().forget()
         self._snapshots = {}
         self._references = {}
-        self._trees = self._treed = 0
+        self._treed = 0
         self.tree: components.MergeTree | None = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the snapshots there were."""
         super().restore(state)
-        self._snapshots, self._trees = dict(state["snapshots"]), state["trees"]
+        self._snapshots = dict(state["snapshots"])
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Reads the references: now is the time to find another architecture."""
@@ -208,12 +208,12 @@ class MergeTree(KeepingCallback):
         known = len(self._snapshots) + len(self.references) + any(other.accompanied for other in others)
         return max(0, 2 - known)
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record."""
-        store = self.begin(folder, resumed, self._trees)
-        if gone := [name for name in self.needed() if name not in store]:
-            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {store.dirpath}; keep='all' keeps all")
-        self.sweep()
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Looks for the snapshots that trees will join."""
+        wanted = {name: self._snapshots[name] for name in self.needed()}
+        if lost := self.recovered(trainer, pl_module, wanted):
+            rank_zero_warn(f"trees go without {', '.join(sorted(lost))}, which are gone; keep='all' keeps all")
+        return super().settle(trainer, pl_module, gone)
 
     def needed(self) -> set[str]:
         """What trees join."""
@@ -225,7 +225,7 @@ class MergeTree(KeepingCallback):
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
-        return super().state() | {"snapshots": dict(self._snapshots), "trees": self._trees}
+        return super().state() | {"snapshots": dict(self._snapshots)}
 
     def release(self) -> None:
         """Frees the surface's copy of the module, and the references."""
@@ -252,7 +252,7 @@ class MergeTree(KeepingCallback):
         """Saves a snapshot on rank zero; whether it could, on every rank."""
 
         def save() -> dict[str, str]:
-            snapshot = self.save(pl_module, trainer.global_step, epoch)
+            snapshot = self.save(trainer, {"": pl_module}, epoch)
             return {snapshot.name: snapshot.content_hash}
 
         failed: dict[str, str] = {}
@@ -274,12 +274,12 @@ class MergeTree(KeepingCallback):
         scalars = on_rank_zero(trainer, lambda: self.attempt(compute, warning), f"the merge tree after epoch {epoch}")
         self._treed = len(self._snapshots)
         if scalars is not None:
-            self._trees += 1
+            self._made += 1
+            self._epochs_of.append(epoch)
             self.expose(trainer, scalars)
 
     def _grow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, float] | None:
         assert self._log is not None
-        folder = self._log.path.parent
         surface = self.present_surface(pl_module)
         points = self._points(trainer, surface)
         if not points:
@@ -291,24 +291,20 @@ class MergeTree(KeepingCallback):
                 self.finder,
                 pairs=self.pairs,
                 margin=self.margin,
-                budget=self.allowance(self._batches_seen / max(1, len(self._snapshots))),
+                budget=self._account.of_each(len(self._snapshots)),
                 progress=progress,
-                record=KeyedRows(folder / "pairs.jsonl"),
+                record=KeyedRows(self._log.path.parent / "pairs.jsonl"),
                 isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
             )
         self.tree = tree = found.tree()
-        number = self._trees + 1
+        number = self._made + 1
         level = self._level_of(tree)
         joined = len(tree.merges) == np.isfinite(tree.losses).sum() - 1
         counts = tree.num_components(tree.levels())
-        self._log.append(
+        self.append(
+            trainer,
             {
-                "check": number,
-                "epoch": epoch,
-                "step": trainer.global_step,
-                **self.measured,
-                "keep": self.keep,
-                "dtype": self.dtype,
+                **self.circumstances(trainer, epoch),
                 "num_points": len(points),
                 "level": level if math.isfinite(level) else None,
                 "num_components": tree.num_components(level) if math.isfinite(level) else 0,
@@ -317,10 +313,10 @@ class MergeTree(KeepingCallback):
                 "gradient_steps": sum(row["gradient_steps"] for row in found.rows),
                 "seconds": sum(row["seconds"] for row in found.rows),
                 "tree": tree.to_dict(),
-            }
+            },
         )
         figure = tree_figure(tree, f"merge tree after epoch {epoch}")
-        save_figure(figure, folder / f"tree-{number:04d}.png")
+        save_figure(figure, self._log.path.parent / f"tree-{number:04d}.png")
         self.publish(trainer, self._log.rows, number, trainer.global_step, {"tree": figure})
         return self.scalars(self._log.rows[-1])
 
@@ -334,11 +330,9 @@ class MergeTree(KeepingCallback):
         assert self._store is not None
         points: dict[str, Tensor] = {}
         kept = left(list(self._snapshots), self.keep, 2 * self.max_points)
-        for name in spread([name for name in kept if name in self._store], self.max_points):
-            snapshot = self._store.open(name)
-            if snapshot.content_hash != self._snapshots[name]:
-                raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
-            points[name] = surface.point(snapshot.load())
+        gone = lacking(self._store, {name: self._snapshots[name] for name in kept})
+        for name in spread([name for name in kept if name not in gone], self.max_points):
+            points[name] = surface.point(self._store.load(name))
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, LevelSetConnectivity):
                 beside = other.companions()

@@ -23,9 +23,10 @@ from lightning_landscape.attach.plan import Plan
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, attended_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.recorded import RecordedData
+from lightning_landscape.callbacks.account import Account
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.either_lightning import MisconfigurationException
-from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
+from lightning_landscape.finders import PathFinder, default_finder
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
@@ -43,10 +44,10 @@ class SearchingCallback(LandscapeCallback):
         every_n_epochs: :meth:`examine` is called at the end of every n-th epoch; ``None`` is 1, or never where
             ``every_n_steps`` is given.
         every_n_steps: it is called at every n-th optimiser step (``trainer.global_step``) instead.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u; ``None`` derives it from the losses and ``margin``.
         margin: how far above the largest loss that level lies, as a share of it.
-        overhead: the share of the training steps that a search may spend; ``None``: no limit.
+        overhead: the share of training's work, one step a batch, that all its work may come to; ``None``: no limit.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves.
         memory: MiB of the CPU's memory for copies of batches, where they have to be recorded.
@@ -67,7 +68,7 @@ class SearchingCallback(LandscapeCallback):
     examines_end: ClassVar[bool] = False  # whether it does so at the end of training, too
 
     _epochs: int  # ended so far
-    _batches_seen: int  # trained on, since when a subclass decides
+    _account: Account  # of all work
     _examined: int  # the step of the latest examination
     _data: DataSource  # where batches come from; on every rank
     _recorded: RecordedData | None  # on rank zero, as is the next
@@ -109,7 +110,7 @@ class SearchingCallback(LandscapeCallback):
             check_count("every_n_epochs", every_n_epochs)
         check_count("num_batches", num_batches)
         if finder is not None and not isinstance(finder, PathFinder):
-            raise ValueError(f"finder must be a PathFinder such as DynamicStringSampling(), got {finder!r}")
+            raise ValueError(f"finder must be a PathFinder such as CurveThenBeads(), got {finder!r}")
         check_batches(batches)
         check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
         check_choice("noise", noise, get_args(NoiseMode))
@@ -121,7 +122,7 @@ class SearchingCallback(LandscapeCallback):
         check_seed(seed)
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
-        self.finder = finder if finder is not None else DynamicStringSampling()
+        self.finder = finder if finder is not None else default_finder()
         self.level = level
         self.margin = margin
         self.overhead = overhead
@@ -164,7 +165,8 @@ class SearchingCallback(LandscapeCallback):
 
     def forget(self) -> None:
         """No epoch has ended, no batch was seen."""
-        self._epochs = self._batches_seen = self._examined = 0
+        self._epochs = self._examined = 0
+        self._account = Account(self.overhead)
         self._data = "loader"
         self._tried = False
         self._recorded = None
@@ -173,7 +175,8 @@ class SearchingCallback(LandscapeCallback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on counting."""
-        self._epochs, self._batches_seen = state["epochs"], state["batches"]
+        self._epochs = state["epochs"]
+        self._account.restore(state)
         self._examined = state.get("examined", 0)  # not there in checkpoints of 0.1
         self._vectorized = dict(state["vectorized"])
 
@@ -208,9 +211,8 @@ class SearchingCallback(LandscapeCallback):
         recorded = None
         if self._recorded is not None and self.folder is not None:
             recorded = self._recorded.state_dict(self.folder)
-        return {
+        return self._account.state() | {
             "epochs": self._epochs,
-            "batches": self._batches_seen,
             "examined": self._examined,
             "vectorized": self._surface.choice() if self._surface is not None else self._vectorized,
             "recorded": recorded,
@@ -251,7 +253,7 @@ class SearchingCallback(LandscapeCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the work of training, and examines the run when the step is reached."""
-        self._batches_seen += 1
+        self._account.batches += 1
         if self.active:
             self._end_step(trainer, pl_module)
 
@@ -286,14 +288,11 @@ class SearchingCallback(LandscapeCallback):
         known = (None, None) if surface is None else (surface.noise, surface.buffers)
         return {"data": self._data, "noise": known[0], "buffers": known[1]}
 
-    def allowance(self, batches: float, max_seconds: float | None = None) -> Budget:
-        """What a search may spend after so many batches of training."""
-        return Budget(None if self.overhead is None else self.overhead * batches, max_seconds)
-
     def _defined(self, pl_module: pl.LightningModule, batches: Sequence[Any], training: Any) -> LossSurface:
         surface = self._over(pl_module, batches, training)
         surface.adopt(self._vectorized)  # a resumed run rounds as it did
         surface.choice()
+        self._account.prepare(surface)
         return surface
 
     def _over(self, pl_module: pl.LightningModule, batches: Sequence[Any], training: Any) -> LossSurface:

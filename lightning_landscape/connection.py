@@ -40,15 +40,23 @@ class Verdict(StrEnum):
     """Outcome of a search for a path below a level.
 
     ``not_found`` never proves that two points are disconnected: it says that this search, with this
-    budget, did not find a path.
+    budget, did not find a path. To people it is called *undecided*, with the reason (:func:`outcome`);
+    ``Verdict.UNDECIDED`` is the same member. ``separated`` is proved: no path stays below the level. A search never
+    says it; see :mod:`lightning_landscape.certificates`.
 
     Example:
-        >>> Verdict.CONNECTED == "connected"
-        True
+        >>> Verdict.CONNECTED == "connected", Verdict("undecided") is Verdict.NOT_FOUND
+        (True, True)
     """
 
     CONNECTED = "connected"
     NOT_FOUND = "not_found"
+    UNDECIDED = "not_found"
+    SEPARATED = "separated"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Verdict | None:
+        return cls.NOT_FOUND if value == "undecided" else None
 
 
 class Reason(StrEnum):
@@ -61,6 +69,37 @@ class Reason(StrEnum):
     DIVERGED = "diverged"  # a loss was NaN or infinite
     ERROR = "error"  # the check itself failed; the row carries the message
 
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        return _WORDS[self]
+
+
+_WORDS: dict[str, str] = {
+    Reason.ENDPOINT: "level below an end",
+    Reason.DEPTH: "depth limit reached",
+    Reason.BEAD: "a bead stayed above the level",
+    Reason.BUDGET: "budget spent",
+    Reason.DIVERGED: "a loss is not finite",
+    Reason.ERROR: "the check failed",
+}
+
+
+def outcome(verdict: str, reason: str | None) -> str:
+    """A verdict in words: ``connected``, or ``undecided`` and why.
+
+    Args:
+        verdict: of a connection, or of a row.
+        reason: of the same, ``None`` where there is none.
+
+    Example:
+        >>> outcome("connected", None), outcome("not_found", "budget")
+        ('connected', 'undecided: budget spent')
+    """
+    if reason is None:
+        return Verdict(verdict).value
+    return f"undecided: {_WORDS.get(reason, reason)}"
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -71,8 +110,8 @@ class Connection:
     from ``profile``, a grid on the returned path that is finer than the one the search used.
 
     Attributes:
-        verdict: ``connected`` iff ``height <= level``.
-        reason: why no path was found, ``None`` when connected.
+        verdict: ``connected`` iff ``height <= level``, and that was verified between the samples.
+        reason: why no path was found, ``None`` when connected, and when separated.
         path: the lowest path found; ``None`` for a row read back from a file.
         level: the level u that the height is compared with.
         loss_a, loss_b: E at the endpoints.
@@ -88,6 +127,9 @@ class Connection:
         message: the error's text for ``reason == "error"``.
         aligned: whether the path ends in a permuted copy of theta_b, a point with the same function, rather
             than in theta_b; it then connects theta_a with the copy, and says nothing of theta_b itself.
+        verified: how ``connected`` was verified: ``"fine"``, on a grid three times finer than the search's throughout,
+            or ``"curvature"``, measured finer only where a bound on the curvature did not exclude the level.
+        floor: a height that every path is proved to reach; NaN where none is proved, above the level when separated.
     """
 
     verdict: Verdict
@@ -111,6 +153,8 @@ class Connection:
     linear_profile: Profile = field(repr=False)
     message: str | None = None
     aligned: bool = False
+    verified: str | None = None
+    floor: float = math.nan
 
     @property
     def connected(self) -> bool:
@@ -161,15 +205,16 @@ class Connection:
     def from_dict(cls, row: Mapping[str, Any]) -> Connection:
         """Reads :meth:`to_dict` back: ``path`` is ``None``, what was not finite is NaN, unknown keys are ignored.
 
-        A row from before there was alignment reads as not aligned.
+        A row from before there was alignment reads as not aligned, one from before there were proofs as without one,
+        and one that does not say how it was verified as ``None``.
 
         Raises:
             KeyError: if a field is missing.
         """
-        row = {"aligned": False, **row}
+        row = {"aligned": False, "verified": None, "floor": None, **row}
         known = {name: row[name] for name in cls.__dataclass_fields__ if name != "path"}
         for name, value in known.items():
-            if value is None and name not in ("reason", "message"):
+            if value is None and name not in ("reason", "message", "verified"):
                 known[name] = math.nan
         for name in ("profile", "linear_profile"):
             t, loss = row[name]["t"], row[name]["loss"]

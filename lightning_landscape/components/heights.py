@@ -17,10 +17,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor
 
+from lightning_landscape.certificates.apart import proved_floors
 from lightning_landscape.components.merge_tree import MergeTree
 from lightning_landscape.components.sharding import Share, in_turn
 from lightning_landscape.connection import Connection
-from lightning_landscape.finders import Budget, DynamicStringSampling, LinearPath, PathFinder
+from lightning_landscape.finders import Budget, LinearPath, PathFinder, default_finder
 from lightning_landscape.storage.named_tensors import content_hash
 from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossSurface
@@ -41,17 +42,20 @@ class PairwiseHeights:
         losses: E at the points, shape (k,).
         heights: of the lowest path known, shape (k, k), symmetric: that of the search where there was one, else
             that of the straight line; NaN between points whose loss is not finite.
+        floors: heights that every path between two points is proved to reach, shape (k, k); minus infinity where
+            nothing is proved.
         rows: one a searched pair: ``a``, ``b`` and the fields of :class:`~lightning_landscape.connection.Connection`.
     """
 
     names: tuple[str, ...]
     losses: Array
     heights: Array
+    floors: Array
     rows: list[dict[str, Any]] = field(repr=False)
 
     def tree(self) -> MergeTree:
-        """The merge tree of these heights."""
-        return MergeTree.from_heights(self.losses, self.heights, self.names)
+        """The merge tree of these heights and floors."""
+        return MergeTree.from_heights(self.losses, self.heights, self.names, self.floors)
 
 
 def untouched(seed: int) -> AbstractContextManager[None]:
@@ -83,13 +87,15 @@ def search_heights(
 
     A finder that permutes units (``aligned`` in its rows) counts a point and its permuted copies as one.
 
+    Where the surface is one that separations are proved for (docs/certificates.md), ``floors`` has them, for all pairs.
+
     Results depend on neither order nor number of processes: each search draws its random numbers from a seed that
     is a hash of its two points, when ``isolate`` is given.
 
     Args:
         surface: the loss surface E.
         points: the k >= 1 points by name, each of shape (P,).
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         pairs: "tree" searches the k - 1 edges of the minimum spanning tree of straight lines, "all" every pair.
         level: for every search; ``None`` takes it from the two ends and ``margin``.
         margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
@@ -118,7 +124,7 @@ def search_heights(
         raise ValueError("points is empty: a merge tree needs at least one point")
     if pairs not in get_args(PairChoice):
         raise ValueError(f"pairs must be one of {', '.join(get_args(PairChoice))}, got {pairs!r}")
-    searches = _Searches(surface, points, finder or DynamicStringSampling(), level, margin, budget, record, isolate)
+    searches = _Searches(surface, points, finder or default_finder(), level, margin, budget, record, isolate)
     steps = _Steps(progress)
     # The first of them chooses for all by the clock how stacks are evaluated.
     surface.adopt(share(searches.choice, [0])[0])
@@ -134,7 +140,10 @@ def search_heights(
         candidates = cheapest_tree(candidates, lines)
     rows = share(steps.counted(searches.search, "paths", len(candidates)), candidates)
     _fill(heights, candidates, [searches.height(row, pair) for row, pair in zip(rows, candidates, strict=True)])
-    return PairwiseHeights(tuple(points), losses, heights, rows)
+    aligned = any(row["aligned"] for row in rows)
+    with isolate(0):
+        floors = proved_floors(surface, list(points.values()), reordered=aligned)
+    return PairwiseHeights(tuple(points), losses, heights, floors, rows)
 
 
 def cheapest_tree(pairs: Sequence[Pair], costs: Sequence[float]) -> list[Pair]:

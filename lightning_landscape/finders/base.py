@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,16 @@ from torch import Tensor
 
 from lightning_landscape.connection import Connection, Reason, level_above
 from lightning_landscape.finders.chain import Chain, Segment
-from lightning_landscape.finders.measurement import barred, connection_of
+from lightning_landscape.finders.measurement import barred, connection_of, settled
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.finders.shorten import shorten
 from lightning_landscape.finders.training import OptimizerFactory
 from lightning_landscape.surface import LossSurface
-from lightning_landscape.surface.work import Progress
+from lightning_landscape.surface.work import Progress, WorkSpent
+
+_FINE = 5  # evaluations for each of the search's grid on the line, which the verification of a longer path may take
+_PROGRESS = 0.01  # of the excess over the level, which a round must take off where no budget ends the search
+_RESERVED = 1 / 3  # of what the line leaves, for that verification at most
 
 
 class PathFinder(ABC):
@@ -86,12 +92,14 @@ class PathFinder(ABC):
             theta_b: second endpoint, shape (P,).
             level: the level u; ``None`` derives it from the endpoints and ``margin``.
             margin: without a level, u = max(E_a, E_b) + margin |max(E_a, E_b)|; unused where a level is given.
-            budget: limits of the search; ``None`` is without limit.
+            budget: limits of line, search, shortening and verification together; ``None`` is without limit. The
+                coarse line is always measured, see :meth:`least_work`.
             progress: called with a description and a fraction while the search runs.
 
         Returns:
             The lowest path found with its measurements. ``verdict`` is ``connected`` iff the measured
-            height is at most ``level``. A level below an endpoint ends as ``not_found`` for the reason
+            height is at most ``level``, and the budget allowed to verify that between the samples (else the reason is
+            ``budget``). A level below an endpoint ends as ``not_found`` for the reason
             ``endpoint``, a loss that is not finite at an endpoint for ``diverged``.
 
         Raises:
@@ -108,29 +116,82 @@ class PathFinder(ABC):
             raise ValueError("level is NaN: give a number, or None for the larger loss of the two endpoints")
         origin = surface.point()
         line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin))
+        budget = budget or Budget()
         straight = Chain([line], line.length, self.samples)
-        ledger = Ledger(surface, budget or Budget())
-        straight.sample(surface)
+        ledger = Ledger(surface, budget)
+        straight.glance(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
             level = level_above([loss_a, loss_b], margin)
-        candidates = [straight]
-        bar = barred(loss_a, loss_b, level)
-        reason = bar or Reason.DEPTH
-        if bar is None:
-            straight.refine(surface, level)
-            if not line.height <= level:
-                ledger.begin()
-                search = Search(surface, level, ledger, line, straight, progress or _quiet)
-                found, reason = self.search(search)
-                if found.height <= level:
-                    found = shorten(search, found, self.shorten)
-                candidates.append(found)
-        for candidate in candidates:
-            candidate.refine(surface)
-        # Compared as they are measured in the end: on the grid of the search either may look too low.
-        chain = min(candidates, key=lambda candidate: _finite(candidate.height))
+        chain, thorough = straight, budget.work is None
+        reason = barred(loss_a, loss_b, level)
+        with ledger.capped():
+            if reason is None:
+                reason = Reason.DEPTH if settled(surface, straight, level, thorough) else Reason.BUDGET
+                if not line.height <= level:
+                    search = Search(surface, level, ledger, line, straight, progress or _quiet)
+                    found, reason = self._found(search, thorough)
+                    chain = _lower(surface, straight, found, thorough)
         return connection_of(chain, line, level, reason, ledger)
+
+    def least_work(self, surface: LossSurface) -> float:
+        """What :meth:`connect` spends whatever its budget, in training steps: the straight line on a coarse grid.
+
+        Args:
+            surface: the loss surface on which it would be called.
+        """
+        line = Segment(surface.point(), surface.point())
+        return len(Chain([line], 0.0, self.samples).coarse(line)) * surface.evaluation_passes / 3
+
+    def _found(self, search: Search, thorough: bool) -> tuple[Chain, Reason]:
+        """What rounds of searching find, each from the lowest chain so far, verified and shortened within the budget.
+
+        Limits of steps, which double from round to round, and rules for what is stuck share out a budget, and do not
+        end a search. Without a budget it ends with the first round that takes less than a hundredth off the excess over
+        the level: after finitely many, for what is left shrinks to nothing.
+        """
+        surface, level, ledger = search.surface, search.level, search.ledger
+        grid = _FINE * (self.samples + 1) * surface.evaluation_passes / 3
+        ledger.reserve(min(grid, _RESERVED * ledger.remaining))
+        best, reason = search.chain, Reason.DEPTH
+        for number in itertools.count():
+            before, spent = best.height, ledger.spent.total
+            try:
+                found, reason = self.search(replace(search, chain=best, round=number))
+            except WorkSpent:
+                found, reason = search.lowest, Reason.BUDGET
+            best = best.lower(found)
+            if best.height <= level:
+                if not settled(surface, best, level):
+                    return best, Reason.BUDGET
+                best = self._pulled_tight(search, best, thorough)
+            progress = before - best.height > _PROGRESS * (before - level)
+            if (
+                best.height <= level
+                or reason in (Reason.BUDGET, Reason.DIVERGED)
+                or ledger.spent.total == spent
+                or (math.isinf(ledger.remaining) and not progress)
+            ):
+                break
+            if ledger.remaining <= 0:
+                reason = Reason.BUDGET
+                break
+        settled(surface, best, level)
+        return best, reason
+
+    def _pulled_tight(self, search: Search, chain: Chain, thorough: bool) -> Chain:
+        """A chain below the level, shortened and measured as finely as it will be; as it was, if that shows a peak."""
+        tighter = chain
+        with suppress(WorkSpent):
+            tighter = shorten(search, chain, self.shorten)
+        for candidate in (tighter, chain):
+            if thorough:
+                candidate.finish(search.surface, search.level)
+            with suppress(WorkSpent):
+                candidate.revisit(search.surface, search.line, search.level)
+            if candidate.height <= search.level:
+                return candidate
+        return chain
 
 
 def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,8 +224,19 @@ def _made_by(factory: OptimizerFactory) -> list[Any]:
     return [type(optimizer).__name__, groups]
 
 
-def _finite(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _lower(surface: LossSurface, first: Chain, second: Chain, thorough: bool) -> Chain:
+    """The lower chain, in the end measured finer everywhere, if ``thorough``, as the other is as soon as it counts."""
+    lower = min(first, second, key=_height)
+    if not thorough:
+        return lower
+    lower.finish(surface)
+    again = min(first, second, key=_height)
+    again.finish(surface)
+    return min(first, second, key=_height)
+
+
+def _height(chain: Chain) -> float:
+    return math.inf if math.isnan(chain.height) else chain.height
 
 
 def _quiet(description: str, fraction: float) -> None:

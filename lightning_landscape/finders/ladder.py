@@ -68,7 +68,7 @@ class Ladder(PathFinder):
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """Climbs rung by rung."""
         if self.align:
-            search = _aligned(search)
+            search = replace(search, line=_straight(search.chain)) if search.chain.aligned else _aligned(search)
             if search.chain.height <= search.level:
                 return search.chain, Reason.DEPTH
         best, reason = search.chain, Reason.DEPTH
@@ -79,6 +79,12 @@ class Ladder(PathFinder):
             if best.height <= search.level:
                 break
         return best, reason
+
+
+def _straight(chain: Chain) -> Segment:
+    """The segment between the ends of a chain, with their losses."""
+    first, last = chain.segments[0], chain.segments[-1]
+    return Segment(first.start, last.end, {0.0: first.losses[0.0], 1.0: last.losses[1.0]})
 
 
 def _aligned(search: Search) -> Search:

@@ -12,6 +12,7 @@ from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.finders.search import Budget, Ledger
 from lightning_landscape.path import Path
 from lightning_landscape.surface import LossSurface
+from lightning_landscape.surface.work import WorkSpent
 
 
 def measured(
@@ -66,14 +67,38 @@ def measured(
     ledger = Ledger(surface, Budget())
     line = Segment(beads[0], beads[-1])
     straight = Chain([line], line.length, samples, aligned)
-    straight.refine(surface)
+    straight.finish(surface)
     chain = straight
     if len(beads) > 2:
         chain = straight.with_segments([Segment(*ends) for ends in pairwise(beads)])
-        chain.refine(surface)
+        chain.finish(surface)
     losses = line.losses[0.0], line.losses[1.0]
     level = level_above(losses, margin) if level is None else level
     return connection_of(chain, line, level, barred(*losses, level) or Reason.DEPTH, ledger)
+
+
+def settled(surface: LossSurface, chain: Chain, level: float, thorough: bool = False) -> bool:
+    """Measures a sampled chain as far as its verdict needs, and the budget allows: whether that was far enough.
+
+    Below the level it is measured finer wherever a bound on the curvature does not exclude a loss above it, above the
+    level around its highest point alone.
+
+    Args:
+        surface: the loss surface E.
+        chain: the chain, sampled.
+        level: the level u.
+        thorough: whether a chain below the level is measured finer everywhere.
+    """
+    try:
+        if chain.height <= level:
+            chain.refine(surface, level)
+        if thorough and chain.height <= level:
+            chain.finish(surface, level)
+        if not chain.height <= level:
+            chain.crest(surface)
+    except WorkSpent:
+        return not chain.height <= level or chain.verified(level)
+    return True
 
 
 def barred(loss_a: float, loss_b: float, level: float) -> Reason | None:
@@ -87,10 +112,11 @@ def connection_of(chain: Chain, line: Segment, level: float, reason: Reason, led
     """The connection that a chain makes, once it and the straight line are measured.
 
     Args:
-        chain: the path, refined.
-        line: the straight segment between the ends, refined.
+        chain: the path, measured.
+        line: the straight segment between the ends, measured.
         level: the level u that the height is compared with.
-        reason: what stands in the connection if the chain rises above the level.
+        reason: what stands in the connection if the chain rises above the level, or if it is not measured far enough to
+            say that it does not.
         ledger: what the search and the measurement have cost.
     """
     profile, linear = chain.profile(), Chain([line], line.length, 1).profile()
@@ -98,7 +124,7 @@ def connection_of(chain: Chain, line: Segment, level: float, reason: Reason, led
     # An infinite level, given or derived from an infinite loss at an end, would be reached by anything.
     if not math.isfinite(profile.height):
         reason = Reason.DIVERGED
-    connected = reason is not Reason.DIVERGED and profile.height <= level
+    connected = reason is not Reason.DIVERGED and chain.verified(level)
     spent = ledger.spent
     return Connection(
         verdict=Verdict.CONNECTED if connected else Verdict.NOT_FOUND,
@@ -121,4 +147,5 @@ def connection_of(chain: Chain, line: Segment, level: float, reason: Reason, led
         profile=profile,
         linear_profile=linear,
         aligned=chain.aligned,
+        verified=("fine" if chain.fine else "curvature") if connected else None,
     )

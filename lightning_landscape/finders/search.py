@@ -5,7 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+
+import torch
 
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.surface import LossSurface
@@ -17,12 +22,17 @@ class Budget:
     """What a search may spend.
 
     Work is counted, not timed, so that a search ends at the same place on every machine: its unit is one
-    training step (forward and backward of one point on one batch), a forward pass is a third of it. The
-    straight line and the final measurement are always made, and come on top.
+    training step (forward and backward of one point on one batch), a forward pass is a third of it. All that
+    :meth:`PathFinder.connect` computes counts: first the straight line, then the search, which leaves enough for the
+    verification of what it finds. The coarse line (:meth:`PathFinder.least_work`) is always measured.
+
+    Without a limit of work, line and path are measured on a grid three times finer than the search's throughout; with
+    one, only where a bound on the curvature between samples does not exclude a loss above the level.
 
     Args:
-        work: training steps for the search beyond the straight line, or ``None`` for no limit.
-        max_seconds: an extra brake on wall time, which makes results depend on the machine.
+        work: training steps for all of it, or ``None`` for no limit.
+        max_seconds: an extra brake on wall time, which makes results depend on the machine. It is asked between steps,
+            and does not stop the verification.
 
     Raises:
         ValueError: for a negative or NaN limit.
@@ -54,11 +64,28 @@ class Ledger:
         self._surface = surface
         self._budget = budget
         self._opened = time.perf_counter()
-        self._before = self._searching = copy.copy(surface.work)
+        self._before = copy.copy(surface.work)
+        self._reserved = 0.0
 
-    def begin(self) -> None:
-        """From here on work counts against the budget."""
-        self._searching = copy.copy(self._surface.work)
+    def reserve(self, work: float) -> None:
+        """Keeps so many training steps for what comes after the search; 0 sets them free."""
+        self._reserved = work
+
+    @contextmanager
+    def capped(self) -> Iterator[None]:
+        """Within the block the surface computes nothing that the budget cannot pay.
+
+        Raises:
+            WorkSpent: from whatever the block computes beyond it.
+        """
+        work, allowed = self._surface.work, self._budget.work
+        outer = work.limit
+        if allowed is not None:
+            work.limit = min(outer, max(work.total, self._before.total + allowed))
+        try:
+            yield
+        finally:
+            work.limit = outer
 
     @property
     def spent(self) -> Work:
@@ -72,13 +99,13 @@ class Ledger:
 
     @property
     def remaining(self) -> float:
-        """Training steps left; 0 once the time is up, infinite without limits."""
+        """Training steps left beside the reserve; 0 once the time is up, infinite without limits."""
         limit = self._budget.max_seconds
         if limit is not None and self.seconds >= limit:
             return 0.0
         if self._budget.work is None:
             return math.inf
-        return max(0.0, self._budget.work - self._surface.work.since(self._searching).total)
+        return max(0.0, self._budget.work - self._reserved - self.spent.total)
 
     def part(self, share: float) -> Ledger:
         """A ledger for a part of the search, limited to a share of what remains; what it spends is spent here too."""
@@ -98,6 +125,8 @@ class Search:
         line: the straight segment, sampled.
         chain: the lowest chain so far, sampled, from which the search goes on; the straight line at first.
         progress: told what is being done.
+        round: how often the finder has searched before in this call, each time from what was lowest then.
+        kept: what :meth:`keep` was told.
     """
 
     surface: LossSurface
@@ -106,3 +135,23 @@ class Search:
     line: Segment
     chain: Chain
     progress: Progress
+    round: int = 0
+    kept: list[Chain] = field(default_factory=list)
+
+    def keep(self, chain: Chain) -> None:
+        """Takes note of a sampled chain, so that it is not lost where the budget ends in mid-computation."""
+        self.kept.append(chain)
+
+    @property
+    def patience(self) -> int:
+        """By what a finder multiplies its limits of steps: 1 in the first round, and twice as much in each further."""
+        return 1 << self.round
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Random numbers for this round, others than in the rounds before."""
+        return torch.Generator().manual_seed(seed + self.round)
+
+    @property
+    def lowest(self) -> Chain:
+        """The lowest chain that was kept; what the search started from, where none is lower."""
+        return reduce(Chain.lower, self.kept, self.chain)

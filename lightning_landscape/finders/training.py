@@ -104,6 +104,7 @@ class Watch:
         chain.sample(self._search.surface)
         if chain.height <= self._search.level:
             chain.refine(self._search.surface, self._search.level)
+        self._search.keep(chain)
         self._highest = chain.highest
         self.latest, self.best = chain, self.best.lower(chain)
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lightning_landscape.connection import Connection, Verdict
+from lightning_landscape.connection import Connection, Verdict, outcome
 from lightning_landscape.path import Profile
 from lightning_landscape.report.style import LEVEL, LINEAR, LINEAR_DASHES, LOG_DECADES, NOT_FOUND, PATH, STYLE, Array
 
@@ -84,7 +84,7 @@ def profile_figure(connection: Connection, title: str | None = None) -> Figure:
 def history_figure(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Figure:
     """Level, heights and normalised length over the checks of a run.
 
-    Above: level, linear height and height; a dot is ``connected``, a cross ``not_found``, and a check
+    Above: level, linear height and height; a dot is ``connected``, a cross undecided, and a check
     without a finite height has its cross and reason at the foot of the axes. Below: normalised length,
     with the number of beads above the points. The axis is the epoch, or the step where two checks
     share an epoch.
@@ -167,7 +167,7 @@ def _history_axis(rows: Sequence[Mapping[str, Any]]) -> tuple[str, Array]:
 
 
 def _outcome(connection: Connection) -> str:
-    verdict = "connected" if connection.connected else f"not found ({connection.reason})"
+    verdict = outcome(connection.verdict, connection.reason)
     if connection.message:
         return f"{verdict}: {' '.join(connection.message.split())[:36]}"
     if not math.isfinite(connection.height):
@@ -221,7 +221,7 @@ def _mark_verdicts(axes: Axes, rows: Sequence[Mapping[str, Any]], height: Curve,
         # Twice: at its height, and at the foot of the axes where it has none.
         y, absent = height.y[~connected], np.where(measured[~connected], np.nan, 0.06)
         cross = axes.plot(x, y, "X", color=NOT_FOUND, markersize=markersize + 2, markeredgecolor="white", zorder=4)[0]
-        cross.set_label("not found")
+        cross.set_label("undecided")
         axes.plot(x, absent, "X", color=NOT_FOUND, markersize=markersize + 2, markeredgecolor="white", transform=foot)
     reasons = [None if ok else row["reason"] for ok, row in zip(measured, rows, strict=True)]
     for x, reason, before in zip(height.x, reasons, [None, *reasons], strict=False):

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_landscape.components.merge_tree import MergeTree
-from lightning_landscape.connection import Reason, Verdict
+from lightning_landscape.connection import Reason, Verdict, outcome
 
 
 def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -29,13 +29,13 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         ...        "reason": "budget", "num_beads": 3, "normalized_length": 1.32, "seconds": 12.34}
         >>> table = check_table([row])
         >>> [str(cell) for column in table.columns for cell in column.cells]
-        ['4', '0.11', '2.3', '0.108', 'not_found (budget)', '3', '1.320', '12.3']
+        ['4', '0.11', '2.3', '0.108', 'undecided: budget spent', '3', '1.320', '12.3']
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for header in ("epoch", "level", "linear\nheight", "height", "verdict", "beads", "normalised\nlength", "seconds"):
         if header == "verdict":
-            # Room for the longest reason in brackets, so that a narrow terminal wraps between words.
-            table.add_column(header, vertical="bottom", min_width=len("(diverged)"))
+            # So that a narrow terminal wraps between words.
+            table.add_column(header, vertical="bottom", min_width=len("undecided:"))
         else:
             table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row in rows:
@@ -50,8 +50,8 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             _number(row["seconds"], ".1f"),
         )
     captions = [f"The last check: {row['conclusion']}" for row in rows[-1:] if "conclusion" in row]
-    if any(row["verdict"] != Verdict.CONNECTED for row in rows):
-        captions.append("not_found: this search found no path; it never proves that there is none")
+    if any(row["verdict"] == Verdict.NOT_FOUND for row in rows):
+        captions.append("undecided: this search found no path; it never proves that there is none")
     if captions:
         table.caption = Text("\n".join(captions))
         table.caption_justify = "left"
@@ -68,12 +68,14 @@ def connection_table(row: Mapping[str, Any]) -> Table:
         >>> from lightning_landscape.connection import Connection
         >>> table = connection_table(Connection.failed(ValueError("no data")).to_dict())
         >>> list(table.columns[1].cells)[0].plain
-        'not_found (error)'
+        'undecided: the check failed'
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=False, pad_edge=False)
     table.add_row("verdict", _verdict(row))
     if row["aligned"]:
         table.add_row("end", Text("the permuted copy of B, not B itself"))
+    if row["verdict"] == Verdict.SEPARATED:
+        table.add_row("every path reaches", Text(_number(row["floor"], ".6g")))
     for key, spec in _QUANTITIES.items():
         table.add_row(key.replace("_", " "), Text(_number(row[key], spec)))
     return table
@@ -102,12 +104,16 @@ def _number(value: float | None, spec: str) -> str:
 def _verdict(row: Mapping[str, Any]) -> Text:
     if row["verdict"] == Verdict.CONNECTED:
         return Text("connected", style="green")
+    if row["verdict"] == Verdict.SEPARATED:
+        return Text("separated (proved)", style="magenta")
     style = "red" if row["reason"] == Reason.ERROR else "yellow"
-    return Text(f"{row['verdict']} ({row['reason']})", style=style)
+    return Text(outcome(row["verdict"], row["reason"]), style=style)
 
 
 def merge_table(tree: MergeTree) -> Table:
     """One line a merge, the lowest first: the height, the components that become one, and N_u from there on.
+
+    Where separations are proved, a column has the height that the two cannot be joined below.
 
     Example:
         >>> table = merge_table(MergeTree.from_heights([0.1, 0.2], [[0.1, 0.5], [0.5, 0.2]], ["run", "twin"]))
@@ -115,15 +121,18 @@ def merge_table(tree: MergeTree) -> Table:
         ['0.5', 'run', 'twin', '1']
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    if tree.proved:
+        table.add_column("proved", justify="right", no_wrap=True)
     table.add_column("height", justify="right", no_wrap=True)
     table.add_column("joins", overflow="fold")
     table.add_column("with", overflow="fold")
     table.add_column("components", justify="right")
     groups = {index: [name] for index, name in enumerate(tree.names)}
-    for number, merge in enumerate(tree.merges):
+    for number, (merge, (floor, _)) in enumerate(zip(tree.merges, tree.intervals(), strict=True)):
         left, right = groups.pop(merge.left), groups.pop(merge.right)
         groups[len(tree.names) + number] = left + right
-        table.add_row(f"{merge.height:.4g}", _members(left), _members(right), str(tree.num_components(merge.height)))
+        heights = [f"{height:.4g}" for height in ((floor, merge.height) if tree.proved else (merge.height,))]
+        table.add_row(*heights, _members(left), _members(right), str(tree.num_components(merge.height)))
     table.caption = "heights are upper bounds: what is apart here may be connected lower"
     table.caption_justify = "left"
     return table

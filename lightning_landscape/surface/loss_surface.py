@@ -114,13 +114,13 @@ class LossSurface:
         with computing(self._objective.needs_grad):
             find_running_buffers(self._objective, self._batches(), self._origin, self.loss)
         self._descended.running.adopt(self._objective.running)
-        self.work = Work()
+        self.work.forward_passes += 2 * self._num_batches * bool(self._objective.running.candidates)
+        self.preparation, self.work = self.work, Work()
 
     def with_module(self, module: nn.Module) -> Self:
         """The same surface over a fresh copy of ``module``: same batches, loss and choices.
 
-        A loss may depend on buffers and attributes that change while a module trains. This takes them as they are
-        now, without repeating the checks of construction; work is counted from zero.
+        Buffers and attributes are taken as they are now; nothing is checked again, and work is counted from zero.
         """
         surface = copy.copy(self)
         surface.work = Work()
@@ -227,11 +227,10 @@ class LossSurface:
         thetas = self._points(thetas, 2)
         if len(thetas) == 0:
             return torch.empty(0, dtype=self._objective.wide, device=self.device)
+        self.work.evaluate(len(thetas), self.evaluation_passes)
         with computing(self._objective.needs_grad):
             run = losses_by_vmap if self._by_vmap("losses", len(thetas)) else losses_by_loop
             values = run(self._objective, thetas, self._batches(), self._objective.wide)
-        self.work.forward_passes += len(thetas) * self.evaluation_passes
-        self.work.loss_evaluations += len(thetas)
         return values.detach()
 
     def gradients(self, thetas: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
@@ -252,6 +251,7 @@ class LossSurface:
         thetas = self._points(thetas, 2)
         if len(thetas) == 0:
             return thetas.new_empty(0), torch.empty_like(thetas)
+        self.work.step(len(thetas))
         with computing(True):
             batch = self._descended.to_device(batch)
             try:
@@ -264,15 +264,14 @@ class LossSurface:
                     "the loss has no gradient to train beads by: pass training_loss_fn=lambda module, batch: "
                     "<scalar mean loss that falls where E does>"
                 ) from error
-        self.work.gradient_steps += len(thetas)
         return losses, gradients
 
     def choice(self) -> dict[str, bool]:
         """How stacks of points are evaluated: ``losses`` and ``gradients``, each by vmap (True) or point by point.
 
-        Where the rule says vmap, both ways are compared at one point, at the price of three evaluations at most, which
-        do not count as work; if they disagree, or vmap fails, the loop it is. Another surface, or a resumed run,
-        rounds alike when it adopts the choice.
+        Where the rule says vmap, both ways are compared at one point, at the price of two evaluations and two steps,
+        which count as ``preparation``; if they disagree, or vmap fails, the loop it is. Another surface, or a resumed
+        run, rounds alike when it adopts the choice.
 
         Raises:
             ValueError: if ``vectorize=True`` was asked for and vmap gives other losses than the loop.
@@ -290,6 +289,8 @@ class LossSurface:
                 with isolated_rng():
                     batch = self._descended.to_device(next(self.training_stream()))
                     fault = vmap_fault(self._objective, self._descended, self._origin, self._batches(), batch)
+                self.preparation.forward_passes += 2 * self.evaluation_passes
+                self.preparation.step(2)
             if asked and fault:
                 raise ValueError(f"vectorize=True does not work for this module: {fault}. Leave it out")
             for what, by_vmap in self._choice.items():

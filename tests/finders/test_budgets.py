@@ -40,15 +40,13 @@ def test_a_budget_that_runs_out_among_the_steps_of_a_bead() -> None:
 
 
 @each_searcher
-@pytest.mark.parametrize("work", [10, 30, 60, 100, 200, 400])
-def test_what_is_spent_beyond_the_budget_is_the_measurement_of_the_result(finder: PathFinder, work: float) -> None:
+@pytest.mark.parametrize("work", [0, 3, 10, 30, 60, 100, 200, 400])
+def test_all_work_stays_within_the_budget(finder: PathFinder, work: float) -> None:
     surface, start, end = trained_pair()
     level = 1.2 * max(surface.loss(start), surface.loss(end))
     found = finder.connect(surface, start, end, level, budget=Budget(work=work))
     assert found.gradient_steps <= work
-    # Two rounds of search and of shortening may have begun when the budget ends; the profiles are measured whole.
-    measured = (len(found.profile.t) + len(found.linear_profile.t)) * surface.evaluation_passes / 3
-    assert found.work <= work + 4 * measured
+    assert found.work <= max(work, finder.least_work(surface)) + 1e-6
 
 
 @pytest.mark.parametrize("energy", ["ring", "network"])
@@ -62,15 +60,20 @@ def test_a_larger_budget_finds_no_worse_a_path(energy: str) -> None:
     rows = [finder.connect(surface, start, end, level, budget=Budget(work)) for work in (0, 20, 40, 80, 160, 320, 640)]
     rows.append(finder.connect(surface, start, end, level))
     # Above the level, work lowers the path; below it, work shortens the path, up to the level.
-    excess = [max(0.0, found.height - level) for found in rows]
+    # Without any work the peak of the line itself is not measured as closely.
+    excess = [max(0.0, found.height - level) for found in rows[1:]]
     assert excess == sorted(excess, reverse=True)
     assert excess[0] > excess[-1] == 0.0
     assert rows[-1].verdict == "connected"
 
 
-def test_the_straight_line_comes_on_top_of_the_budget() -> None:
-    surface = surface_of()
-    line = LinearPath().connect(surface, LEFT, RIGHT, LEVEL).work
-    found = DynamicStringSampling(shorten=0).connect(surface, LEFT, RIGHT, LEVEL, budget=Budget(work=line / 2))
-    assert found.gradient_steps > 0
-    assert DynamicStringSampling().connect(surface, LEFT, RIGHT, LEVEL, budget=Budget(work=0)).gradient_steps == 0
+def test_where_the_verdict_is_plain_a_line_takes_at_most_12_evaluations() -> None:
+    surface, start, end = trained_pair()
+    ends = max(surface.loss(start), surface.loss(end))
+    for level in (1e3 * ends, ends):
+        line = LinearPath().connect(surface, start, end, level, budget=Budget(work=1000))
+        fine = LinearPath().connect(surface, start, end, level)
+        assert line.loss_evaluations <= 12 < fine.loss_evaluations
+        assert line.verdict == fine.verdict
+        assert line.height == pytest.approx(fine.height, rel=0.01)  # of a loss with kinks
+        assert (line.verified, fine.verified) in (("curvature", "fine"), (None, None))

@@ -19,7 +19,7 @@ from tests.finders.cases import LEFT, RIGHT, each_finder, each_searcher, surface
 @each_searcher
 def test_figures_are_those_of_the_profile_of_the_path(finder: PathFinder, level: float | None) -> None:
     surface, start, end = trained_pair()
-    line = LinearPath().connect(surface, start, end, level)
+    line = LinearPath().connect(surface, start, end, level, budget=Budget(work=1500))
     found = finder.connect(surface, start, end, level, budget=Budget(work=1500))
     for each, path in ((found, found.path), (line, line.path)):
         assert path is not None
@@ -72,9 +72,9 @@ def test_a_piece_of_a_segment_is_not_sampled_twice_at_one_point() -> None:
     surface = surface_of()
     for share in (0.0625, 0.125, 0.25, 0.5):
         chain = Chain([Segment(LEFT, RIGHT)], 2.0, 9)
-        chain.refine(surface)
+        chain.finish(surface)
         for piece in (chain.segments[0].part(share, 1.0), chain.segments[0].part(0.0, 1 - share)):
-            chain.with_segments([piece]).refine(surface)
+            chain.with_segments([piece]).finish(surface)
             assert min(after - before for before, after in itertools.pairwise(sorted(piece.losses))) > 1e-6
 
 

@@ -39,11 +39,11 @@ def test_history_marks_verdicts_by_shape_and_colour() -> None:
     assert dots.get_marker() != cross.get_marker()
     assert xy(dots).tolist() == [[0.0, 0.9], [2.0, 0.3]]
     assert xy(cross).tolist() == [[1.0, 3.0]]
-    assert {"connected", "not found", "twin"} <= set(texts(figure))
+    assert {"connected", "undecided", "twin"} <= set(texts(figure))
 
 
 def line_of_cross(axes: Axes) -> Line2D:
-    (cross,) = [line for line in axes.get_lines() if line.get_label() == "not found"]
+    (cross,) = [line for line in axes.get_lines() if line.get_label() == "undecided"]
     return cross
 
 
@@ -61,7 +61,7 @@ def test_history_labels_stay_apart(height: float) -> None:
 
 
 def test_history_names_no_verdict_that_did_not_occur() -> None:
-    assert "not found" not in texts(history_figure([check_row(1)]))
+    assert "undecided" not in texts(history_figure([check_row(1)]))
     assert "connected" not in texts(history_figure([failed(1)]))
 
 
@@ -70,7 +70,7 @@ def test_failed_check_is_a_gap_with_its_reason_at_the_foot() -> None:
     above, below = history_figure(rows).axes
     assert np.isnan(line_of(above, PATH).get_ydata()).tolist() == [False, True, True, False]
     assert np.isnan(line_of(below, PATH).get_ydata()).tolist() == [False, True, True, False]
-    (foot,) = [line for line in above.get_lines() if line.get_color() == NOT_FOUND and line.get_label() != "not found"]
+    (foot,) = [line for line in above.get_lines() if line.get_color() == NOT_FOUND and line.get_label() != "undecided"]
     assert xy(foot).tolist() == [[1.0, 0.06], [2.0, 0.06]]
     assert foot.get_transform() == above.get_xaxis_transform()
     assert [text.get_text() for text in above.texts].count("error") == 1  # once for both neighbours

@@ -73,15 +73,15 @@ def test_a_straight_path_is_drawn_once() -> None:
 def test_verdict_stands_in_the_title() -> None:
     assert verdict_line(profile_figure(connection())) == "connected: height 0.108 <= level 0.11"
     above = profile_figure(connection(level=0.1), title="epoch 3")
-    assert verdict_line(above) == "not found (budget): height 0.108 > level 0.1"
+    assert verdict_line(above) == "undecided: budget spent: height 0.108 > level 0.1"
     assert "epoch 3" in texts(above)
 
 
 def test_a_near_miss_shows_the_digits_that_decide() -> None:
     closer = profile_figure(connection(level=0.107999))
-    assert verdict_line(closer) == "not found (budget): height 0.108 > level 0.107999"
+    assert verdict_line(closer) == "undecided: budget spent: height 0.108 > level 0.107999"
     near = replace(connection(), height=0.11000004, verdict=Verdict.NOT_FOUND, reason=Reason.DEPTH)
-    assert verdict_line(profile_figure(near)) == "not found (depth): height 0.11000004 > level 0.11"
+    assert verdict_line(profile_figure(near)) == "undecided: depth limit reached: height 0.11000004 > level 0.11"
     equal = replace(connection(), height=0.11)
     assert verdict_line(profile_figure(equal)) == "connected: height 0.11 <= level 0.11"
 
@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_leaves_a_gap(bad: float) -> None:
     found = (0.1, 0.1, bad, 0.1, 0.1)
     pair = replace(connection(found), height=bad, verdict=Verdict.NOT_FOUND, reason=Reason.DIVERGED)
     figure = profile_figure(pair)
-    assert verdict_line(figure) == "not found (diverged): the height is not finite"
+    assert verdict_line(figure) == "undecided: a loss is not finite: the height is not finite"
     assert np.isnan(line_of(figure.axes[0], PATH).get_ydata()).tolist() == [False, False, True, False, False]
     figure.canvas.draw()
 
@@ -129,8 +129,8 @@ def test_message_of_an_error_is_one_plain_short_line(tmp_path: FilePath) -> None
     message = r"cost $\frac{" + "\n  next " + "x" * 500
     error = replace(connection(), verdict=Verdict.NOT_FOUND, reason=Reason.ERROR, message=message)
     figure = profile_figure(error, title="run $_{")
-    assert verdict_line(figure).startswith(r"not found (error): cost $\frac{ next xxx")
-    assert len(verdict_line(figure)) < 60
+    assert verdict_line(figure).startswith(r"undecided: the check failed: cost $\frac{ next xxx")
+    assert len(verdict_line(figure)) < 70
     save_figure(figure, tmp_path / "error.png")
 
 

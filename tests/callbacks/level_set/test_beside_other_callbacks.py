@@ -84,7 +84,7 @@ def test_early_stopping_waits_for_the_first_check(tmp_path: Path) -> None:
 
 def test_early_stopping_on_connected(tmp_path: Path) -> None:
     stop = EarlyStopping("landscape/connected", mode="max", stopping_threshold=0.5, patience=100, check_finite=False)
-    callback = attached(tmp_path, level=1e6)
+    callback = attached(tmp_path, level=1e6, overhead=None)
     trainer = trainer_of(tmp_path, callback, stop, epochs=20)
     trainer.fit(Net())
     assert trainer.current_epoch == 2

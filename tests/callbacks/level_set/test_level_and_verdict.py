@@ -86,9 +86,9 @@ def test_diverged_training_is_a_row_of_its_own(weight: float, tmp_path: Path) ->
     assert [Connection.from_dict(row).reason for row in callback.rows] == [Reason.DIVERGED] * 2
 
 
-@pytest.mark.parametrize("overhead", [0.0, 0.25, 1.0, 20.0])
+@pytest.mark.parametrize("overhead", [0.0, 0.25, 1.0, 4.0, 20.0])
 @pytest.mark.parametrize("every_n_epochs", [1, 3])
-def test_overhead_limits_the_search(overhead: float, every_n_epochs: int, tmp_path: Path) -> None:
+def test_overhead_bounds_all_work(overhead: float, every_n_epochs: int, tmp_path: Path) -> None:
     reference = other_weights(tmp_path, Ring((-1.0, 0.0)))
     callback = attached(
         tmp_path,
@@ -99,15 +99,38 @@ def test_overhead_limits_the_search(overhead: float, every_n_epochs: int, tmp_pa
         every_n_epochs=every_n_epochs,
     )
     trainer_of(tmp_path, callback, epochs=6).fit(Ring())
-    assert len(callback.rows) == 6 // every_n_epochs
-    limit = overhead * BATCHES * every_n_epochs
+    assert callback.rows
+    spent = 0.0
     for row in callback.rows:
-        assert row["gradient_steps"] <= limit
+        spent = row["overhead"] * BATCHES * (row["epoch"] + 1)
+        allowed = overhead * BATCHES * (row["epoch"] + 1)
+        declared = sum(earlier["minimum"] for earlier in callback.rows[: row["check"]])
+        start = spent - sum(earlier["spent"] for earlier in callback.rows[: row["check"]])
+        assert row["work"] <= row["spent"] + 1e-9
+        assert spent <= allowed + declared + (start if declared else 0.0) + 1e-9
         assert row["linear_height"] > 0.9
-        if limit <= 1:
+        if row["minimum"]:
             assert (row["verdict"], row["reason"]) == ("not_found", "budget")
     if overhead == 20:
         assert any(row["gradient_steps"] > 0 for row in callback.rows)
+    if overhead == 0:
+        assert len(callback.rows) == 6 // every_n_epochs  # the run never pays: each declares its line
+
+
+def test_a_check_waits_until_training_has_paid_for_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("lightning_landscape.callbacks.account.rank_zero_info", messages.append)
+    reference = other_weights(tmp_path, Ring((-1.0, 0.0)))
+    monkeypatch.setattr("lightning_landscape.callbacks.account._SHORT", 0)
+    callback = attached(tmp_path, pairs="reference", reference=reference, overhead=1.0, level=0.05)
+    trainer_of(tmp_path, callback, epochs=12).fit(Ring())
+    first = callback.rows[0]["epoch"]
+    assert first > 0
+    assert first < callback.rows[-1]["epoch"]
+    assert all(row["minimum"] == 0 for row in callback.rows)
+    (estimate,) = messages
+    assert "the first check takes from" in estimate
+    assert "overhead=1.0" in estimate
 
 
 def test_without_limit_the_detour_is_found(tmp_path: Path) -> None:
@@ -123,8 +146,8 @@ def test_without_limit_the_detour_is_found(tmp_path: Path) -> None:
     assert row["gradient_steps"] > 0
 
 
-def test_work_is_counted_anew_after_each_check(tmp_path: Path) -> None:
-    budgets: list[float | None] = []
+def test_what_a_check_leaves_is_there_for_the_next(tmp_path: Path) -> None:
+    budgets: list[float] = []
 
     class Spy(Failing):
         def connect(self, *args: Any, **options: Any) -> Connection:
@@ -132,10 +155,10 @@ def test_work_is_counted_anew_after_each_check(tmp_path: Path) -> None:
             assert options["budget"].max_seconds == 9.0
             return super().connect(*args, **options)
 
-    callback = attached(tmp_path, overhead=0.5, every_n_epochs=2, max_seconds=9.0)
+    callback = attached(tmp_path, overhead=10.0, every_n_epochs=2, max_seconds=9.0)
     callback.finder = Spy()
     trainer_of(tmp_path, callback, epochs=6).fit(Net())
-    assert budgets == [0.5 * 2 * BATCHES] * 2
+    assert budgets[1] - budgets[0] == pytest.approx(10.0 * 2 * BATCHES - callback.rows[0]["spent"])
 
 
 @pytest.mark.parametrize(("num_batches", "passes"), [(1, 1), (3, 3), (100, BATCHES)])

@@ -44,7 +44,7 @@ def test_summary_fits_a_terminal(tmp_path: Path) -> None:
         assert all(len(line) <= 80 for line in text.splitlines())
         assert "epoch" in text
         assert len(callback.rows) == rows
-    assert "(error)" in text
+    assert "undecided:" in text
     assert "landscape" in text
 
 
