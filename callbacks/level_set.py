@@ -313,12 +313,11 @@ class LevelSetConnectivity(FollowingCallback):
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
         surface = self.present_surface(pl_module)
         try:
-            other = surface.point(partner)
+            ends = surface.point(partner), surface.point(module_state(pl_module))
             budget = self._account.budget(surface.work.total, self.max_seconds)
             with self.progress(trainer, title) as progress:
                 options: dict[str, Any] = {"level": self.level, "margin": self.margin, "budget": budget}
-                present = surface.point(module_state(pl_module))
-                return self.finder.connect(surface, other, present, progress=progress, **options)
+                return self.finder.connect(surface, *ends, progress=progress, **options)
         finally:
             self._account.spend(surface.work.total)
 

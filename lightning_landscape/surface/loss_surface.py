@@ -120,8 +120,7 @@ class LossSurface:
     def with_module(self, module: nn.Module) -> Self:
         """The same surface over a fresh copy of ``module``: same batches, loss and choices.
 
-        A loss may depend on buffers and attributes that change while a module trains. This takes them as they are
-        now, without repeating the checks of construction; work is counted from zero.
+        Buffers and attributes are taken as they are now; nothing is checked again, and work is counted from zero.
         """
         surface = copy.copy(self)
         surface.work = Work()
