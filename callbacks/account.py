@@ -12,7 +12,6 @@ from lightning_landscape.attach.plan import Plan
 from lightning_landscape.finders import Budget, PathFinder
 from lightning_landscape.surface import LossSurface
 
-_SHORT = 400  # batches; a run of fewer is over before checks that wait would come
 _PLAIN = 16  # evaluations of E that are allowed where nothing waits, the comparison of a state's buffers included
 
 
@@ -72,29 +71,32 @@ class Account:
     def waits(self, trainer: pl.Trainer, module: pl.LightningModule, finder: PathFinder, surface: LossSurface) -> bool:
         """Whether a check has to wait until training has paid for a straight line.
 
-        Where the whole run does not earn one, or is too short to wait for anything (fewer than 400 batches), none
-        waits: each may verify a line that is plainly below or above the level, its ``minimum``. Which of the two it
-        is, and what the first check takes, is said before it starts.
+        Where the whole run does not earn one, none waits: each may verify a line that is plainly below or above the
+        level, its ``minimum``. Which of the two it is, and what the first check takes, is said before it starts.
         """
         self.minimum = self._latest = 0.0
         if self.overhead is None:
             return False
         # The line, and what it may take to see whether E of the partner is the partner's own loss.
         price = finder.least_work(surface) + 2 * surface.evaluation_passes / 3
+        least = f"at least {price:.0f} training steps of work, for the straight line"
         if self.earned >= price:
             self._tell(
-                f"the first check takes from {price:.0f} training steps of work, for the straight line, to "
-                f"{self.earned:.0f}, all that overhead={self.overhead} of {self.batches} batches has earned"
+                f"the first check takes {least}, and at most the {self.earned:.0f} that overhead={self.overhead} of "
+                f"{self.batches} batches has earned"
             )
             return False
         planned = self._planned(trainer, module)
-        if planned >= _SHORT and self.overhead * planned >= surface.preparation.total + price:
+        if self.overhead * planned >= surface.preparation.total + price:
+            self._tell(
+                f"a check takes {least}: overhead={self.overhead} has earned the first after "
+                f"{math.ceil((self.spent + price) / self.overhead)} batches of training; those before wait"
+            )
             return True
         self.minimum = _PLAIN * surface.evaluation_passes / 3
         self._tell(
-            f"{planned:g} batches of training are too few for overhead={self.overhead} to pay for checks of "
-            f"{price:.0f} training steps of work: each may take {self.minimum:.0f}, for the straight line, and exceeds "
-            "it; pass a larger overhead or fewer num_batches, or train longer"
+            f"a check takes {least}, which overhead={self.overhead} of {planned:g} batches does not earn: each may "
+            f"take {self.minimum:.0f} and exceeds it; pass a larger overhead or fewer num_batches, or train longer"
         )
         return False
 

@@ -37,9 +37,10 @@ class LevelSetConnectivity(FollowingCallback):
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
     training loss stays below a level, if the finder finds one. The result is logged as
     ``landscape/connected``, ``height``, ``barrier``, ``linear_barrier``, ``normalized_length``, ``num_beads``,
-    ``gradient_steps`` and ``seconds`` (all under ``landscape/``, or ``landscape/<name>/``), written to
-    ``dirpath/checks.jsonl`` and drawn beside it. ``ModelCheckpoint(monitor="landscape/barrier")`` works; before
-    the first check the values are NaN, which ModelCheckpoint ranks last (give EarlyStopping ``check_finite=False``).
+    ``gradient_steps``, ``seconds``, ``overhead`` and ``undecided`` (all under ``landscape/``, or
+    ``landscape/<name>/``), written to ``dirpath/checks.jsonl`` and drawn beside it.
+    ``ModelCheckpoint(monitor="landscape/barrier")`` works; before the first check the values are NaN, which
+    ModelCheckpoint ranks last (give EarlyStopping ``check_finite=False``).
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback.
@@ -53,7 +54,7 @@ class LevelSetConnectivity(FollowingCallback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
         overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
-            that pays for the straight line; in a run too short for it, each may measure the line (``minimum`` in
+            that pays for the straight line; in a run too short for one, each may measure the line (``minimum`` in
             the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
@@ -93,7 +94,7 @@ class LevelSetConnectivity(FollowingCallback):
     record: ClassVar[str] = "checks.jsonl"
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
-        *("num_beads", "gradient_steps", "seconds", "overhead"),
+        *("num_beads", "gradient_steps", "seconds", "overhead", "undecided"),
     )
 
     _checks: int  # made so far
@@ -338,5 +339,6 @@ class LevelSetConnectivity(FollowingCallback):
         self.publish(trainer, self._log.rows, row["check"], row["step"], figures, None if failed else connection)
 
     def scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """The logged numbers of a row; ``connected`` is 1 or 0."""
-        return super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
+        """The logged numbers of a row; ``connected`` is 1 or 0, ``undecided`` 1 where the budget ended the search."""
+        words = {"connected": row["verdict"] == Verdict.CONNECTED, "undecided": row["reason"] == Reason.BUDGET}
+        return super().scalars({**row, **words})
