@@ -54,7 +54,7 @@ class LevelSetConnectivity(FollowingCallback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
         overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
-            that pays for the straight line; in a run too short for one, each may measure the line (``minimum`` in
+            that pays for the straight line; in a run too short to wait, each may measure the line (``minimum`` in
             the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
@@ -301,7 +301,7 @@ class LevelSetConnectivity(FollowingCallback):
         assert self._pairing is not None
         self._present = None
         ready = not self._pairing.missing()
-        if ready and self._account.waits(trainer, pl_module, self.finder, self.present_surface(pl_module)):
+        if ready and self._account.waits_for_line(trainer, pl_module, self.finder, self.present_surface(pl_module)):
             return None
         # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
         self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))

@@ -140,6 +140,16 @@ def search_heights(
     return PairwiseHeights(tuple(points), losses, heights, rows, measured)
 
 
+def most_searches(points: int, pairs: PairChoice) -> int:
+    """How many pairs of so many points are searched at most.
+
+    Example:
+        >>> most_searches(4, "tree"), most_searches(4, "all")
+        (3, 6)
+    """
+    return points - 1 if pairs == "tree" else math.comb(points, 2)
+
+
 def cheapest_tree(pairs: Sequence[Pair], costs: Sequence[float]) -> list[Pair]:
     """The edges of the minimum spanning tree, cheapest first; equal ones in the order of ``pairs``.
 

@@ -121,6 +121,7 @@ def test_overhead_bounds_all_work(overhead: float, every_n_epochs: int, tmp_path
 def test_a_check_waits_until_training_has_paid_for_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr("lightning_landscape.callbacks.account.rank_zero_info", messages.append)
+    monkeypatch.setattr("lightning_landscape.callbacks.account._SHORT", 0)
     reference = other_weights(tmp_path, Ring((-1.0, 0.0)))
     callback = attached(tmp_path, pairs="reference", reference=reference, overhead=1.0, level=0.05)
     trainer_of(tmp_path, callback, epochs=12).fit(Ring())
