@@ -92,8 +92,8 @@ class Account:
     ) -> bool:
         """Whether a check has to wait until training has paid for the least that it measures.
 
-        Where the whole run does not earn that once, or has fewer than 400 batches, none waits: each may spend its
-        ``minimum`` though it is not earned. Which of the two it is, and what the first check takes, is said before.
+        In a run of fewer than 400 batches none waits, and in one that never earns that price the first does not: it may
+        spend its ``minimum`` though it is not earned. Which it is, and what the first check takes, is said before.
 
         Args:
             trainer: says how long the run is.
@@ -114,7 +114,9 @@ class Account:
             )
             return False
         planned = self.batches if last else self._planned(trainer, module)
-        if not last and planned >= _SHORT and self.overhead * planned >= self._start + price:
+        pays = self.overhead * planned >= self._start + price
+        # In a long run that never pays, one check comes all the same.
+        if not last and planned >= _SHORT and (pays or self.spent > self._start):
             self._tell(
                 f"a {what[0]} takes {takes}: overhead={self.overhead} has earned the first after "
                 f"{math.ceil((self.spent + price) / self.overhead)} batches of training; those before wait"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -300,19 +299,18 @@ class MergeTree(KeepingCallback):
         points = {name: surface.point(load()) for name, load in self._named(trainer, most).items()}
         if not points:
             return None
-        # Trees that grow share what is earned between two snapshots, so that a recorded search counts for the next.
-        share = math.inf if self.every_n_snapshots is None else self._account.total / len(self._snapshots)
-        paid = [Paid(KeyedRows(folder / f"{name}.jsonl"), self._paid) for name in ("pairs", "lines")]
+        grown = None if self.every_n_snapshots is None else len(self._snapshots)
+        paid = [Paid(KeyedRows(folder / f"{name}.jsonl"), self._paid, surface) for name in ("pairs", "lines")]
         work = surface.work.total
         try:
-            with self.progress(trainer, "merge tree") as progress:
+            with self.progress(trainer, "merge tree") as progress, budget.limited(surface):
                 found = search_heights(
                     surface,
                     points,
                     self.finder,
                     pairs=self.pairs,
                     margin=self.margin,
-                    budget=budget.each(list(points), self.pairs, work, share),
+                    budget=budget.each(list(points), self.pairs, grown),
                     progress=progress,
                     record=paid[0],
                     lines=paid[1],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_landscape.connection import level_above
 from lightning_landscape.finders import Budget, PathFinder
 from lightning_landscape.surface import LossSurface
 
+_ROUNDING = 1e-3  # of sums of thirds
 FEWEST = 4  # points of each kind that are joined however little was earned
 
 
@@ -26,21 +28,23 @@ class Paid:
     Args:
         record: the rows.
         keys: of those that are paid for; added to.
+        surface: whose work they were, and may not exceed its limit together.
 
     Attributes:
         work: what the others cost.
     """
 
-    def __init__(self, record: Record, keys: set[str]) -> None:
+    def __init__(self, record: Record, keys: set[str], surface: LossSurface) -> None:
         self._record = record
         self._keys = keys
+        self._surface = surface
         self.work = 0.0
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The row of this key."""
         row = self._record.get(key)
         if row is not None:
-            self._pay(key, row)
+            self._surface.work.limit -= self._pay(key, row)
         return row
 
     def put(self, key: str, row: Mapping[str, Any]) -> None:
@@ -48,10 +52,11 @@ class Paid:
         self._pay(key, row)
         self._record.put(key, row)
 
-    def _pay(self, key: str, row: Mapping[str, Any]) -> None:
-        if key not in self._keys:
-            self._keys.add(key)
-            self.work += row.get("work") or 0.0
+    def _pay(self, key: str, row: Mapping[str, Any]) -> float:
+        work = 0.0 if key in self._keys else row.get("work") or 0.0
+        self._keys.add(key)
+        self.work += work
+        return work
 
 
 def new_lines(names: Sequence[str], joined: Sequence[str]) -> int:
@@ -83,7 +88,8 @@ class TreeBudget:
 
     def price(self, names: Sequence[str]) -> float:
         """Work for the losses of so many points and the lines between them that are not known."""
-        return len(names) * self._point + new_lines(names, self._joined) * self._line
+        # E of a point, and what it may take to see whether that is the loss of the model by itself.
+        return 3 * len(names) * self._point + new_lines(names, self._joined) * self._line
 
     def count(self, named: Callable[[int], Sequence[str]], most: int) -> int:
         """How many points of each kind are joined: the most that leave half of what was earned to searches.
@@ -99,20 +105,30 @@ class TreeBudget:
         fit = (count for count in counts if self.price(named(count)) <= self._account.earned / 2)
         return next(fit, min(most, FEWEST))
 
-    def each(self, names: Sequence[str], pairs: PairChoice, already: float, most: float) -> Budget:
-        """What each search of the tree may spend.
+    def each(self, names: Sequence[str], pairs: PairChoice, snapshots: int | None) -> Budget:
+        """What each search of the tree may spend: its part of what lines leave.
 
         Args:
             names: of the points.
             pairs: which of them are searched.
-            already: work done for the tree.
-            most: a limit for each, whatever is left.
+            snapshots: how many were saved so far, where trees grow with them. Each search then may spend half of what
+                was earned between two snapshots, so that one which is recorded counts for the next tree too.
         """
-        searches = most_searches(len(names), pairs)
-        left = self._account.earned - already - self.price(names)
-        work = max(0.0, min(left / max(1, searches), most))
+        if snapshots is not None:
+            work = self._account.total / snapshots / 2
+        else:
+            work = (self._account.earned - self.price(names)) / max(1, most_searches(len(names), pairs))
         # Rounded, for a recorded search is known by its budget too.
-        return Budget(None if math.isinf(work) else float(f"{work:.6g}"))
+        return Budget(None if math.isinf(work) else float(f"{max(0.0, work):.6g}"))
+
+    @contextmanager
+    def limited(self, surface: LossSurface) -> Iterator[None]:
+        """Within the block the surface computes no more than was earned, or than the minimum."""
+        surface.work.limit = max(self._account.earned, self._account.minimum) + _ROUNDING
+        try:
+            yield
+        finally:
+            surface.work.limit = math.inf
 
 
 def told(tree: MergeTree, level: float | None, margin: float) -> dict[str, Any]:
