@@ -14,13 +14,15 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities import rank_zero_warn
+from rich.console import Console, RenderableType
 
 from lightning_landscape.attach.folders import require_writable, resolve_folder
 from lightning_landscape.attach.options import check_choice
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.strategies import require_replicated_weights
+from lightning_landscape.callbacks.placed import PlacedCallback
 from lightning_landscape.connection import Connection
-from lightning_landscape.either_lightning import Callback, MisconfigurationException
+from lightning_landscape.either_lightning import MisconfigurationException
 from lightning_landscape.report.loggers import report
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.storage.snapshots import checked_name
@@ -30,13 +32,14 @@ T = TypeVar("T")
 OnError = Literal["warn", "raise"]
 
 
-class LandscapeCallback(Callback):
+class LandscapeCallback(PlacedCallback):
     """Name, folder, resume, rank zero, errors and loggers of a callback that examines a run and leaves it as it is.
 
     In the life of a fit, in this order: :meth:`refuse` in ``setup``; as training starts :meth:`forget`,
     :meth:`restore` where the run goes on and :meth:`follow` on every rank, :meth:`define` and :meth:`open` on rank
-    zero; :meth:`state` for every checkpoint; :meth:`release` at the end, also after an error. ``fast_dev_run`` is a
-    rehearsal: what would be refused is refused, nothing is written, and ``active`` stays false.
+    zero, :meth:`lose` on every rank where files are gone; :meth:`state` for every checkpoint; :meth:`release` at the
+    end, also after an error. ``fast_dev_run`` is a rehearsal: what would be refused is refused, nothing is written, and
+    ``active`` stays false.
 
     Args:
         dirpath: folder of what it writes; ``None``: ``place``, in the run's folder.
@@ -46,9 +49,6 @@ class LandscapeCallback(Callback):
     Attributes:
         place: the folder by default, and what leads the names of the logged numbers.
         metrics: names of the logged numbers, which are fields of a row.
-        inner: names of the folders that it makes in its own.
-        files: whether it writes into a folder of its own, into one that several may share, or writes none.
-        folder: where the files are; ``None`` before ``setup``.
         active: whether a fit, and no rehearsal, is running or has run.
 
     Raises:
@@ -59,18 +59,17 @@ class LandscapeCallback(Callback):
 
     place: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
-    files: ClassVar[Literal["own", "shared", "none"]] = "own"
-    inner: ClassVar[tuple[str, ...]] = ()
+    says: bool = True  # whether it prints its summary when the fit is over
 
     def __init__(self, dirpath: str | os.PathLike[str] | None, name: str | None, on_error: OnError) -> None:
+        super().__init__(dirpath)
         check_choice("on_error", on_error, get_args(OnError))
-        self.dirpath = dirpath
         self.name = None if name is None else checked_name(name)
         self.on_error = on_error
-        self.folder: Path | None = None
         self.active = False
         self._prefix = self.place if name is None else f"{self.place}/{name}"
         self._restored: dict[str, Any] | None = None
+        self._before: Path | None = None  # the folder of the fit before
         self._followed: weakref.ref[pl.LightningModule] | None = None  # the module of the latest fit
         self.forget()
 
@@ -91,8 +90,8 @@ class LandscapeCallback(Callback):
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Makes on rank zero what will be measured; ``state`` is that of a run that goes on, else ``None``."""
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Begins on rank zero the files in the folder, or goes on with them."""
+    def lose(self, gone: Any) -> None:
+        """Goes on, on every rank, without what :meth:`open` did not find; under ``on_error="warn"``."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to keep; plain data, small."""
@@ -111,7 +110,8 @@ class LandscapeCallback(Callback):
         self.refuse(trainer, pl_module)
         if self.files != "none":
             default = self.place if self.files == "shared" else self._prefix
-            self.folder = resolve_folder(trainer, self.dirpath, default)
+            self._before = self.folder
+            self.folder = self._asked = resolve_folder(trainer, self.dirpath, default)
         self._require_own_place(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -119,38 +119,45 @@ class LandscapeCallback(Callback):
         assert self.folder is not None  # set in setup
         # A second fit of the same trainer and module goes on where the first ended; another module begins.
         same = self._followed is not None and self._followed() is pl_module
-        state = self._restored or (self.state_dict() if trainer.global_step > 0 and same else None) or None
+        state = self._restored
+        if state is None and same and trainer.global_step > 0 and self.active:
+            state = self.state_dict() | {"folder": str(self._before)}
+        rehearsal = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self._followed = weakref.ref(pl_module)
-        if state is not None and self.dirpath is None and os.path.isdir(state["folder"]):
-            # Loggers give a resumed run another version, and with it another default folder.
-            self.folder = Path(state["folder"])
-        folder, rehearsal = self.folder, bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self._restored = None
         self.active = False
         self.forget()
         if not rehearsal:
+            self.folder = on_rank_zero(trainer, lambda: self.origin(state), f"the folder of {type(self).__name__}")
             if state is not None:
                 self.restore(state)
             self.follow(trainer, pl_module, state)
 
-        def prepare() -> None:
-            require_writable(folder)
+        def prepare() -> tuple[Path | None, Any]:
+            assert self._asked is not None
+            require_writable(self._asked)
             self.define(trainer, pl_module, state)
-            if not rehearsal:
-                self.open(folder, resumed=state is not None)
+            gone = None if rehearsal else self.enter(trainer, pl_module, state)
+            return self.folder, gone
 
-        on_rank_zero(trainer, prepare, f"the start of {type(self).__name__}")
+        self.folder, gone = on_rank_zero(trainer, prepare, f"the start of {type(self).__name__}")
         if rehearsal:
             self.release()
+        elif gone:
+            self.lose(gone)
         self.active = not rehearsal
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Frees the copies of the module; after an error Lightning calls no teardown."""
+        """Frees the copies of the module, and lets go of the folder; after an error Lightning calls no teardown."""
+        # What was refused has changed nothing: a folder of a run that ended stays one.
+        self.leave(ended=not self.active and self._claim is not None and not self._claim.interrupted)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Frees the copies of the module; the rest goes into a checkpoint saved after the fit."""
         self.release()
+        if stage == "fit":
+            self.leave(ended=True)
         # A validation loads the states of callbacks too, which is no resume.
         self._restored = None
 
@@ -161,6 +168,15 @@ class LandscapeCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until training starts."""
         self._restored = state_dict or None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says what was found."""
+        if self.active and self.says and trainer.is_global_zero and (found := self.summary()) is not None:
+            Console().print(found)
+
+    def summary(self) -> RenderableType | None:
+        """What was found and where the files are, for printing with rich; ``None`` for nothing to say."""
+        return None
 
     # What a callback uses
 

@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import pytorch_lightning as pl
@@ -18,23 +17,22 @@ from torch.optim import Optimizer
 
 from lightning_landscape.attach.child import Portion, Schedule, train_child
 from lightning_landscape.attach.copies import require_no_closure, require_steady_groups
-from lightning_landscape.attach.forks import KeptMoments
 from lightning_landscape.attach.options import check_batches, check_choice, check_count, check_names, check_seed
 from lightning_landscape.attach.probe import TrainingData, UnreadableTwice, run_surface
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.attach.shared import shared_weights
-from lightning_landscape.callbacks.base import LandscapeCallback, OnError
+from lightning_landscape.callbacks.base import OnError
+from lightning_landscape.callbacks.stability import StabilityCallback, between
 from lightning_landscape.either_lightning import MisconfigurationException
-from lightning_landscape.finders import LinearPath
 from lightning_landscape.report.fork_figure import fork_figure
+from lightning_landscape.report.stability import Below, checked_below, stability_conclusion
 from lightning_landscape.report.style import save_figure
-from lightning_landscape.storage.rows import KeyedRows
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.classification_error import classification_error
 from lightning_landscape.surface.random_states import isolated_rng
 
 
-class ForkStability(LandscapeCallback):
+class ForkStability(StabilityCallback):
     """Forks a run at chosen steps and measures how far the order of the data drives two children apart.
 
     At step k the weights, buffers and optimiser are kept in a file. When training ends, two children go on from
@@ -48,7 +46,7 @@ class ForkStability(LandscapeCallback):
     Sec. 2, which subtracts the mean of the two ends instead). Near 0 the run is stable: from step k on all orders end
     in one linearly connected valley. Logged at step k are ``landscape/fork/loss_barrier``, ``error_barrier``,
     ``linear_height``, ``child_loss``, ``child_error`` (means of the two) and ``seconds``; ``forks.jsonl`` and
-    ``forks.png`` are in the folder.
+    ``forks.png`` are in the folder. ``stable_step`` is the first fork from which error barriers stay low, if any.
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback. The children of a fork at step k of n cost 2 (n - k) training steps and, while they train,
@@ -70,9 +68,11 @@ class ForkStability(LandscapeCallback):
         name: sets apart several of these callbacks in one trainer.
         seed: of the measuring batches and the children's orders.
         on_error: ``"warn"``: a failing fork becomes a warning and a row with its message; ``"raise"``: it ends the run.
-        noise: a loss that draws random numbers draws the same at every point of the line (``"frozen"``), or is refused
-            (``"refuse"``).
+        noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that both children take from the run, such as pruning masks.
+        stable_below: error barrier up to which a fork is stable, 2% as in the paper; ``"spread"``: twice the mean
+            difference between the errors of two children.
+        summary: print the table of all forks and the first stable step when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -86,23 +86,14 @@ class ForkStability(LandscapeCallback):
     """
 
     place: ClassVar[str] = "landscape/fork"
-    inner: ClassVar[tuple[str, ...]] = ("states",)
     metrics: ClassVar[tuple[str, ...]] = (
-        "loss_barrier",
-        "error_barrier",
-        "linear_height",
-        "child_loss",
-        "child_error",
-        "seconds",
+        *("loss_barrier", "error_barrier", "linear_height", "child_loss", "child_error", "seconds"),
     )
 
-    _forks: dict[int, str]  # content hash of the kept state by step
     _schedule: Schedule
     _pending: int  # batches since the last step
-    _loss: LossSurface | None  # on rank zero, as are the next three
+    _loss: LossSurface | None  # on rank zero, as is the next
     _error: LossSurface | None
-    _store: KeptMoments | None
-    _record: KeyedRows | None
 
     def __init__(
         self,
@@ -119,6 +110,8 @@ class ForkStability(LandscapeCallback):
         on_error: OnError = "warn",
         noise: NoiseMode = "frozen",
         buffers: Sequence[str] = (),
+        stable_below: Below = 0.02,
+        summary: bool = True,
     ) -> None:
         steps = list(at_steps) if isinstance(at_steps, Sequence) and not isinstance(at_steps, str) else []
         if not steps or any(isinstance(step, bool) or not isinstance(step, int) or step < 0 for step in steps):
@@ -131,6 +124,8 @@ class ForkStability(LandscapeCallback):
         check_seed(seed)
         check_choice("noise", noise, get_args(NoiseMode))
         check_names("buffers", buffers)
+        self.stable_below = checked_below(stable_below)
+        self.says = summary
         self.at_steps = sorted(set(steps))
         self.num_steps = num_steps
         self.num_batches = num_batches
@@ -160,16 +155,15 @@ class ForkStability(LandscapeCallback):
 
     def forget(self) -> None:
         """No fork."""
-        self._forks = {}
+        super().forget()
         self._schedule = Schedule()
         self._pending = 0
         self.rows: list[dict[str, Any]] = []
         self._loss = self._error = None
-        self._store = self._record = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """The forks there were."""
-        self._forks = {int(step): content for step, content in state["forks"].items()}
+        super().restore(state)
         self._schedule.load_state_dict(state["schedule"])
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
@@ -198,15 +192,9 @@ class ForkStability(LandscapeCallback):
         except Exception as failure:  # whatever an error_fn raises
             raise MisconfigurationException(f"ForkStability cannot measure the error: {failure}") from failure
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """The kept states, and the forks that are measured already."""
-        self._store = KeptMoments(folder / "states", self._shared)
-        self._record = KeyedRows(folder / "forks.jsonl")
-
     def state(self) -> dict[str, Any]:
-        """Hashes of the kept states, which stay in their files, and the changes of the hyperparameters."""
-        forks = {str(step): content for step, content in self._forks.items()}
-        return {"forks": forks, "schedule": self._schedule.state_dict()}
+        """The forks, and the changes of the hyperparameters."""
+        return super().state() | {"schedule": self._schedule.state_dict()}
 
     def release(self) -> None:
         """Frees the copies of the module."""
@@ -246,12 +234,9 @@ class ForkStability(LandscapeCallback):
         if missed:
             rank_zero_warn(f"ForkStability took no fork at steps {missed}; training ended at {trainer.global_step}")
         due = [step for step in self.at_steps if step in self._forks]
+        self.announce(trainer, due)
         self.rows = on_rank_zero(trainer, lambda: self._examine(trainer, pl_module, due), "ForkStability")
-        for row in self.rows:
-            if row["reason"] is not None:
-                rank_zero_warn(f"the fork at step {row['step']} failed: {row['message']}")
-            at = f"{self._prefix}/step={row['step']}"
-            self.expose(trainer, {key.replace(self._prefix, at): value for key, value in self.scalars(row).items()})
+        self.close(trainer)
 
     # A fork, on rank zero
 
@@ -269,8 +254,7 @@ class ForkStability(LandscapeCallback):
             self._forks[step] = content
 
     def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> str:
-        assert self._store is not None
-        return self._store.keep(trainer, pl_module, step)
+        return self.keep(trainer, pl_module, step)
 
     def _examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, due: Sequence[int]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -320,17 +304,8 @@ class ForkStability(LandscapeCallback):
         data = "loader" if self.batches is None else "given"
         row: dict[str, Any] = {"step": step, "child_steps": last - step, "data": data, "reason": None, "message": None}
         children = [self._child(trainer, pl_module, step, last, number) for number in (1, 2)]
-        for what, surface in (("loss", self._loss), ("error", self._error)):
-            with isolated_rng(self.seed):
-                surface = surface.with_module(pl_module)
-                ends = [surface.point(child) for child in children]
-                found = LinearPath(samples=self.samples).connect(surface, ends[0], ends[1]).to_dict()
-            both = (found["loss_a"], found["loss_b"])
-            row[f"{what}_barrier"] = found["barrier"]
-            row[f"child_{what}"] = None if None in both else sum(both) / 2
-            row[f"{what}_profile"] = found["profile"]
-            if what == "loss":
-                row["linear_height"], row["distance"] = found["height"], found["length"]
+        surfaces = {"loss": self._loss, "error": self._error}
+        row |= between(pl_module, surfaces, children, self.samples, self.seed)
         row["seconds"] = time.perf_counter() - began
         return row
 
@@ -340,11 +315,13 @@ class ForkStability(LandscapeCallback):
         assert self._store is not None
         moment = self._store.moment(step, self._forks[step], pl_module.device)
         # Scattered, so that no order is that of the run or of another fork.
-        with isolated_rng((self.seed + 2654435761 * (2 * step + number)) % 2**32):
-            return train_child(trainer, pl_module, *moment, copy.copy(self._schedule), step, last)
+        seed = (self.seed + 2654435761 * (2 * step + number)) % 2**32
+        with isolated_rng(seed), self.progress(trainer, f"fork at step {step}, child {number} of 2") as tell:
+            return train_child(trainer, pl_module, *moment, copy.copy(self._schedule), step, last, tell)
 
     def _publish(self, trainer: pl.Trainer, rows: list[dict[str, Any]]) -> None:
         assert self.folder is not None
         figure = fork_figure(rows, "two orders of the data from one fork")
         save_figure(figure, self.folder / "forks.png")
-        self.publish(trainer, rows, len(rows), rows[-1]["step"], {"forks": figure})
+        said = {"conclusion": stability_conclusion(rows, self.stable_below)}
+        self.publish(trainer, [*rows[:-1], rows[-1] | said], len(rows), rows[-1]["step"], {"forks": figure})

@@ -4,54 +4,46 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 from torch import nn
 
 from lightning_landscape.attach.options import check_choice, check_count
-from lightning_landscape.attach.shared import shared_weights
-from lightning_landscape.callbacks.searching import SearchingCallback
-from lightning_landscape.storage.rows import NumberedRows
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, StoredDtype, default_name
+from lightning_landscape.callbacks.recording import RecordingCallback
+from lightning_landscape.storage.run_folders import last_step
+from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, StoredDtype
 
 Keep = Literal["needed", "all"] | int
 
 
-class KeepingCallback(SearchingCallback):
+class KeepingCallback(RecordingCallback):
     """Keeps snapshots in its folder, and removes those that nothing needs any more.
 
     What stays: the present snapshots, those that :meth:`needed` names, and those that it named when the latest
     checkpoint was saved, so that a run which is killed goes on from there. Files of another callback or of an earlier
-    run are never removed.
+    run are never removed, nor, while a resumed run repeats what was made before a kill, what it found.
 
     Args:
         keep: ``"needed"``; or ``"all"``; or a number: those of the last so many moments too.
-        dtype: see :class:`~lightning_landscape.storage.snapshots.SnapshotStore`.
-        options: of :class:`~lightning_landscape.callbacks.searching.SearchingCallback`.
+        options: of :class:`~lightning_landscape.callbacks.recording.RecordingCallback`.
 
     Raises:
         ValueError: for arguments out of range.
     """
 
-    inner: ClassVar[tuple[str, ...]] = ("snapshots",)
-
-    record: ClassVar[str]  # the file of rows in its folder
-
-    _log: NumberedRows | None  # on rank zero, as are the next three
-    _store: SnapshotStore | None
-    _held: list[list[str]]  # names of the snapshots that may be removed one day, by moments
+    _held: list[list[str]]  # names of the snapshots that may be removed one day, by moments; on rank zero, as all here
     _pinned: frozenset[str]  # needed by the latest checkpoint
+    _found: frozenset[str]  # there as a run was resumed
+    _repeated: int  # the last step of these
 
     def __init__(self, keep: Keep, dtype: StoredDtype | None, **options: Any) -> None:
         check_keep(keep, ("needed", "all"))
-        check_dtype(dtype)
         self.keep = keep
-        self.dtype = dtype
-        super().__init__(**options)
+        super().__init__(dtype, **options)
 
     @abstractmethod
     def needed(self) -> set[str] | None:
@@ -64,39 +56,33 @@ class KeepingCallback(SearchingCallback):
     def forget(self) -> None:
         """Nothing saved."""
         super().forget()
-        self._log = self._store = None
         self._held = []
-        self._pinned = frozenset()
+        self._pinned = self._found = frozenset()
+        self._repeated = -1
         self._beside: list[KeepingCallback] = []  # all such callbacks of the trainer
-        self._start: int | None = None  # the step at which a run goes on whose snapshots are known
 
     def restore(self, state: dict[str, Any]) -> None:
         """The snapshots that this rule has saved; those of a checkpoint that knows no rule are left as they are."""
         super().restore(state)
         self._held = [list(names) for names in state.get("held", [])]
-        self._start = -1 if "held" in state else None
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Draws the probe set, and finds what the callbacks of the trainer share."""
         super().define(trainer, pl_module, state)
-        self._shared = shared_weights(trainer)
         self._beside = [other for other in trainer.callbacks if isinstance(other, KeepingCallback)]  # type: ignore[attr-defined]
-        self._start = None if self._start is None else trainer.global_step
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of the record so far, in rank zero's process."""
-        return self._log.rows if self._log is not None else []
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Looks at what a killed run has left."""
+        gone = super().settle(trainer, pl_module, gone)
+        assert self._store is not None
+        self._found, self._repeated = frozenset(self._store.names()), last_step(self._store)
+        self._pinned = frozenset(self.needed() or ())
+        return gone
 
-    def begin(self, folder: Path, resumed: bool, count: int) -> SnapshotStore:
-        """Begins the record and the snapshots in a folder, or goes on after ``count`` rows."""
-        self._store = SnapshotStore(folder / "snapshots", self._shared, self.dtype)
-        self._log = NumberedRows(folder / self.record)
-        if resumed:
-            self._log.resume(count)
-        else:
-            self._log.start()
-        return self._store
+    def move(self, folder: Path, step: int) -> None:
+        """What is in the other folder are names of its own."""
+        super().move(folder, step)
+        self._found = frozenset()
 
     def state(self) -> dict[str, Any]:
         """The names of what may be removed; the snapshots stay in their files."""
@@ -109,30 +95,26 @@ class KeepingCallback(SearchingCallback):
         if self.active and self._store is not None:
             self._pinned = frozenset(self.needed() or ())
 
-    def save(self, module: nn.Module, step: int, epoch: int, lead: str = "") -> Snapshot:
-        """Saves the present weights, and then, by what leads their names, those of models that train beside them."""
-        assert self._store is not None
-        name = default_name(step=step, epoch=epoch)
-        own = f"{lead}-{name}" if lead else name
-        snapshot = self._store.save(module, step=step, epoch=epoch, name=own)
-        self._hold(own, first=not lead)
+    def save(self, trainer: pl.Trainer, modules: Mapping[str, nn.Module], epoch: int) -> Snapshot:
+        """Saves modules as one moment."""
+        snapshot = super().save(trainer, modules, epoch)
+        if self.keep != "all":
+            saved = [f"{lead}{snapshot.name}" for lead in modules]
+            before = [[name for name in names if name not in saved] for names in self._held]
+            self._held = [*filter(None, before), saved]
         return snapshot
 
-    def sweep(self) -> None:
-        """Removes, as a run goes on, what a killed process wrote after the checkpoint and nothing needs."""
-        if self._store is None or self._start is None or self.keep == "all":
-            return
-        needed = self.needed()
-        if needed is None:
-            return
-        known = needed.union(*self._held)
-        for name in self._store.names():
-            with contextlib.suppress(SnapshotError):  # not ours
-                if name not in known and self._store.open(name).step >= self._start:
-                    self._store.delete(name)
-        self._store.tidy()
-        self._pinned = frozenset(needed)
-        self.prune()
+    def circumstances(self, trainer: pl.Trainer, epoch: int) -> dict[str, Any]:
+        """What every row says of when and under what it is made."""
+        return {
+            "check": self._made + 1,
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "data": self._data,
+            "noise": self.present_noise,
+            "keep": self.keep,
+            "dtype": self.dtype,
+        }
 
     def prune(self, coming: int = 0) -> None:
         """Removes what neither the rule nor a later check nor the latest checkpoint names.
@@ -146,23 +128,14 @@ class KeepingCallback(SearchingCallback):
         last = max(0, (1 if self.keep == "needed" else self.keep) - coming)
         recent = self._held[len(self._held) - last :] if last else []
         stay = needed.union(self._pinned, *recent)
+        if self._examined <= self._repeated:
+            stay |= self._found
         for names in self._held:
             for name in [name for name in names if name not in stay]:
                 with contextlib.suppress(SnapshotError):  # gone already
                     self._store.delete(name)
                 names.remove(name)
         self._held = [names for names in self._held if names]
-
-    def _hold(self, name: str, first: bool) -> None:
-        if self.keep == "all":
-            return
-        for names in self._held:
-            if name in names:  # saved again
-                names.remove(name)
-        self._held = [names for names in self._held if names]
-        if first:
-            self._held.append([])
-        self._held[-1].append(name)
 
 
 def check_keep(keep: Keep, words: Sequence[str]) -> None:
@@ -171,12 +144,6 @@ def check_keep(keep: Keep, words: Sequence[str]) -> None:
         check_choice("keep", keep, words)
     else:
         check_count("keep", keep)
-
-
-def check_dtype(dtype: StoredDtype | None) -> None:
-    """Raises a ``ValueError`` for what no snapshot is stored in."""
-    if dtype is not None:
-        check_choice("dtype", dtype, get_args(StoredDtype))
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:

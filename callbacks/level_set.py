@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -20,6 +19,7 @@ from lightning_landscape.callbacks.following import FollowingCallback
 from lightning_landscape.callbacks.keeping import Keep
 from lightning_landscape.callbacks.pairings import PairChoice, Reinitialize, make_pairing
 from lightning_landscape.callbacks.pairings.base import Partner
+from lightning_landscape.callbacks.settling import movement
 from lightning_landscape.connection import Connection, Reason, Verdict
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.check_figures import history_figure, profile_figure
@@ -35,12 +35,11 @@ class LevelSetConnectivity(FollowingCallback):
     """Checks during training whether pairs of models lie in one connected level set of the loss.
 
     At the end of every n-th epoch the present weights and their partner are joined by a path on which the
-    training loss stays below a level, if the finder finds one. The result is logged as
-    ``landscape/connected``, ``height``, ``barrier``, ``linear_barrier``, ``normalized_length``, ``num_beads``,
-    ``gradient_steps``, ``seconds``, ``overhead`` and ``undecided`` (all under ``landscape/``, or
-    ``landscape/<name>/``), written to ``dirpath/checks.jsonl`` and drawn beside it.
+    training loss stays below a level, if the finder finds one. The numbers in ``metrics`` are logged under
+    ``landscape/``, or ``landscape/<name>/``, written to ``dirpath/checks.jsonl`` and drawn beside it.
     ``ModelCheckpoint(monitor="landscape/barrier")`` works; before the first check the values are NaN, which
-    ModelCheckpoint ranks last (give EarlyStopping ``check_finite=False``).
+    ModelCheckpoint ranks last, and ``settled`` is 0. ``EarlyStopping("landscape/settled", mode="max",
+    stopping_threshold=0.5, patience=10**6)`` ends a run that has settled.
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback.
@@ -49,7 +48,7 @@ class LevelSetConnectivity(FollowingCallback):
         pairs: ``"lagged"``: the weights of the previous check; ``"first"``: those of the first check;
             ``"reference"``: another run's file; ``"twin"``: a second initialisation, trained in lock-step.
         every_n_epochs: a check at the end of every n-th epoch; ``None``: of each, or none under ``every_n_steps``.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u; ``None``: max(E_a, E_b) + margin |max(E_a, E_b)|.
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
@@ -79,6 +78,7 @@ class LevelSetConnectivity(FollowingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one: pruning masks, say.
+        summary: print the table of all checks when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -92,12 +92,14 @@ class LevelSetConnectivity(FollowingCallback):
 
     place: ClassVar[str] = "landscape"
     record: ClassVar[str] = "checks.jsonl"
+    counted: ClassVar[str] = "checks"
+    keeps: ClassVar[tuple[str, ...]] = ("checks.jsonl", "snapshots", "profile-*.png", "history.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
         *("num_beads", "gradient_steps", "seconds", "overhead", "undecided"),
+        *("distance", "relative_distance", "level", "loss_a", "loss_b", "settled"),
     )
 
-    _checks: int  # made so far
     _present: str | None  # the snapshot of the present check
     _values: dict[str, float]  # what the last check logged
     _known: Partner | None  # from elsewhere; on rank zero
@@ -128,9 +130,11 @@ class LevelSetConnectivity(FollowingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_share("max_seconds", max_seconds)
         self.pairs = pairs
+        self.says = summary
         self.max_seconds = max_seconds
         self.reference = reference
         self.reinitialize = reinitialize
@@ -184,7 +188,7 @@ class LevelSetConnectivity(FollowingCallback):
         """What the pairing compares with, and companions that trees join."""
         assert self._pairing is not None
         needed, beside = self._pairing.needed(), self.companion_names()
-        return None if needed is None else needed.union(*(other.wanted(beside) for other in self._beside))
+        return None if needed is None else set(needed).union(*(other.wanted(beside) for other in self._beside))
 
     def companion_names(self) -> list[str]:
         """Names of the snapshots of companions there were, on the disk or not, in the order of the checks."""
@@ -200,14 +204,14 @@ class LevelSetConnectivity(FollowingCallback):
     def forget(self) -> None:
         """No check made, nothing to compare with."""
         super().forget()
-        self._checks = 0
         self._values = {f"{self._prefix}/{key}": math.nan for key in self.metrics}
+        self._values[f"{self._prefix}/settled"] = 0.0  # never NaN, for EarlyStopping
         self._pairing = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the latest values; the pairing takes its own part."""
         super().restore(state)
-        self._checks, self._values = state["checks"], state["values"]
+        self._values |= state["values"]
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Makes the pairing ready, and shows the latest values from the first step on."""
@@ -227,18 +231,10 @@ class LevelSetConnectivity(FollowingCallback):
         if self._known is not None:
             surface.point(self._known)
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record, and looks for the snapshot of an earlier check."""
-        assert self._pairing is not None
-        partner, store = self._pairing.partner, self.begin(folder, resumed, self._checks)
-        self.attempt(lambda: partner(store), self.warning("the next check will have no partner", None))
-        self.sweep()
-
     def state(self) -> dict[str, Any]:
         """Counters, the partner and the latest values; snapshots stay in their files."""
         assert self._pairing is not None
-        own = {"checks": self._checks, "values": dict(self._values), "pairing": self._pairing.state_dict()}
-        return super().state() | own
+        return super().state() | {"values": dict(self._values), "pairing": self._pairing.state_dict()}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks when it is time, and logs the latest values for callbacks that monitor them."""
@@ -255,37 +251,33 @@ class LevelSetConnectivity(FollowingCallback):
 
     def examine(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         """A check, on rank zero; its numbers on every rank."""
-        what = f"check {self._checks + 1} of LevelSetConnectivity"
+        what = f"check {self._made + 1} of LevelSetConnectivity"
         row = on_rank_zero(trainer, lambda: self._check(trainer, pl_module, epoch), what)
         if row is not None:
-            self._checks, self._values = row["check"], self.scalars(row)
+            self._made, self._values = row["check"], self.scalars(row)
+            self._epochs_of.append(epoch)
             if self.every_n_steps is not None:
                 self.expose(trainer, self._values)  # for who monitors by the step
             if row["reason"] == Reason.ERROR:
                 rank_zero_warn(f"check {row['check']} of LevelSetConnectivity failed: {row['message']}")
 
     def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, Any] | None:
-        number = self._checks + 1
+        number = self._made + 1
         with isolated_rng((self.seed + 7919 * number) % 2**32):
             connection = self.attempt(lambda: self._compare(trainer, pl_module, epoch, number), Connection.failed)
             if connection is None:
                 return None
             row = {
-                "check": number,
-                "epoch": epoch,
-                "step": trainer.global_step,
+                **self.circumstances(trainer, epoch),
                 "pair": self.pairs,
-                "data": self._data,
-                "noise": self.present_noise,
                 "margin": self.margin,
                 "snapshot": self._present,
-                "keep": self.keep,
-                "dtype": self.dtype,
                 **connection.to_dict(),
                 **self._account.row(),
                 "twin_work": self._account.batches if self.accompanied else 0,
                 "conclusion": conclusion(connection),
             }
+            row |= movement(self.rows, row, connection)
             # A full disk or a logger's service must not end training either.
             self.attempt(
                 lambda: self._publish(trainer, row, connection),
@@ -305,14 +297,13 @@ class LevelSetConnectivity(FollowingCallback):
             return None
         # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
         self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
-        snapshot = self.save(pl_module, trainer.global_step, epoch)
+        beside = {f"{lead}-": module for lead, module in self._pairing.companions().items()}
+        snapshot = self.save(trainer, {"": pl_module, **beside}, epoch)
         self._present = snapshot.name
         try:
             partner = self._pairing.partner(self._store)
         finally:
             self._pairing.record(snapshot)
-        for lead, companion in self._pairing.companions().items():
-            self.save(companion, snapshot.step, epoch, lead)
         return None if partner is None else self._connect(trainer, pl_module, partner, f"landscape check {number}")
 
     def _connect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, partner: Partner, title: str) -> Connection:
@@ -328,8 +319,8 @@ class LevelSetConnectivity(FollowingCallback):
             self._account.spend(surface.work.total)
 
     def _publish(self, trainer: pl.Trainer, row: dict[str, Any], connection: Connection) -> None:
-        assert self._log is not None  # the record first, it is the result; then figures and loggers
-        self._log.append(row)
+        self.append(trainer, row)  # the record first, it is the result; then figures and loggers
+        assert self._log is not None
         folder, failed = self._log.path.parent, connection.reason is Reason.ERROR
         figures = {"history": history_figure(self._log.rows)}
         if not failed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import pytorch_lightning as pl
@@ -55,7 +54,7 @@ class MergeTree(KeepingCallback):
         max_points: snapshots of the run, and as many of its twin, that enter a tree: evenly spread, with the
             first and the last.
         pairs: see :func:`~lightning_landscape.components.heights.search_heights`.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
         margin: how far above the largest loss the level lies, as a share of it; searches use it too.
         overhead: all work of trees may come to this share of training's steps; ``None``: no limit. Straight lines leave
@@ -78,6 +77,7 @@ class MergeTree(KeepingCallback):
         vectorize: evaluate stacks of points by ``torch.func.vmap`` or one by one; ``None``: by a rule, not by a clock.
         noise: ``"frozen"``: a loss that draws random numbers draws the same at every point; ``"refuse"``: an error.
         buffers: names of buffers, with ``*``, that all models take from the present one, such as pruning masks.
+        summary: print the merges of the latest tree when the fit is over.
 
     Raises:
         ValueError: for arguments out of range.
@@ -92,19 +92,15 @@ class MergeTree(KeepingCallback):
     examines_end: ClassVar[bool] = True
     place: ClassVar[str] = "landscape/tree"
     record: ClassVar[str] = "trees.jsonl"
+    counted: ClassVar[str] = "trees"
+    works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl", "lines*.jsonl")
+    keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
-        "num_points",
-        "level",
-        "num_components",
-        "max_components",
-        "top_merge",
-        "gradient_steps",
-        "seconds",
-        "overhead",
+        *("num_points", "level", "num_components", "max_components", "top_merge"),
+        *("gradient_steps", "seconds", "overhead"),
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
-    _trees: int  # computed so far
     _treed: int  # snapshots there were when the last tree was computed
     _references: dict[str, Partner]  # on rank zero
 
@@ -133,12 +129,14 @@ class MergeTree(KeepingCallback):
         buffers: Sequence[str] = (),
         keep: Keep = "needed",
         dtype: StoredDtype | None = None,
+        summary: bool = True,
     ) -> None:
         check_count("max_points", max_points, least=2)
         check_count("every_n_snapshots", 1 if every_n_snapshots is None else every_n_snapshots)
         if isinstance(references, str | os.PathLike):
             raise ValueError(f"references must be a list of files, got {references!r}: pass [{str(references)!r}]")
         check_choice("pairs", pairs, get_args(PairChoice))
+        self.says = summary
         self.every_n_snapshots = every_n_snapshots
         self.references = [str(path) for path in references]
         self.max_points = max_points
@@ -183,14 +181,14 @@ class MergeTree(KeepingCallback):
         super().forget()
         self._snapshots = {}
         self._references = {}
-        self._trees = self._treed = 0
+        self._treed = 0
         self._paid: set[str] = set()  # keys of recorded work that the account has paid for
         self.tree: components.MergeTree | None = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the snapshots there were."""
         super().restore(state)
-        self._snapshots, self._trees = dict(state["snapshots"]), state["trees"]
+        self._snapshots = dict(state["snapshots"])
         self._paid = set(state.get("paid", []))
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
@@ -209,12 +207,12 @@ class MergeTree(KeepingCallback):
         known = len(self._snapshots) + len(self.references) + any(other.accompanied for other in others)
         return max(0, 2 - known)
 
-    def open(self, folder: Path, resumed: bool) -> None:
-        """Starts or resumes the record."""
-        store = self.begin(folder, resumed, self._trees)
-        if gone := [name for name in self.needed() if name not in store]:
-            rank_zero_warn(f"trees go without {', '.join(sorted(gone))}: not in {store.dirpath}; keep='all' keeps all")
-        self.sweep()
+    def settle(self, trainer: pl.Trainer, pl_module: pl.LightningModule, gone: Any) -> Any:
+        """Looks for the snapshots that trees will join."""
+        wanted = {name: self._snapshots[name] for name in self.needed()}
+        if lost := self.recovered(trainer, pl_module, wanted):
+            rank_zero_warn(f"trees go without {', '.join(sorted(lost))}, which are gone; keep='all' keeps all")
+        return super().settle(trainer, pl_module, gone)
 
     def needed(self) -> set[str]:
         """What trees join."""
@@ -226,11 +224,7 @@ class MergeTree(KeepingCallback):
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
-        return super().state() | {
-            "snapshots": dict(self._snapshots),
-            "trees": self._trees,
-            "paid": sorted(self._paid),
-        }
+        return super().state() | {"snapshots": dict(self._snapshots), "paid": sorted(self._paid)}
 
     def release(self) -> None:
         """Frees the surface's copy of the module, and the references."""
@@ -257,7 +251,7 @@ class MergeTree(KeepingCallback):
         """Saves a snapshot on rank zero; whether it could, on every rank."""
 
         def save() -> dict[str, str]:
-            snapshot = self.save(pl_module, trainer.global_step, epoch)
+            snapshot = self.save(trainer, {"": pl_module}, epoch)
             return {snapshot.name: snapshot.content_hash}
 
         failed: dict[str, str] = {}
@@ -280,14 +274,14 @@ class MergeTree(KeepingCallback):
         if scalars is None or scalars:
             self._treed = len(self._snapshots)
         if scalars:
-            self._trees += 1
+            self._made += 1
+            self._epochs_of.append(epoch)
             self.expose(trainer, scalars)
 
     def _grow(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int, last: bool
     ) -> dict[str, float] | None:
         assert self._log is not None
-        folder = self._log.path.parent
         surface = self.present_surface(pl_module)
         budget = TreeBudget(
             self._account, surface, self.finder, self._log.rows[-1]["tree"]["names"] if self.rows else []
@@ -299,6 +293,7 @@ class MergeTree(KeepingCallback):
         points = {name: surface.point(load()) for name, load in self._named(trainer, most).items()}
         if not points:
             return None
+        folder = self._log.path.parent
         grown = None if self.every_n_snapshots is None else len(self._snapshots)
         paid = [Paid(KeyedRows(folder / f"{name}.jsonl"), self._paid, surface) for name in ("pairs", "lines")]
         work = surface.work.total
@@ -320,21 +315,16 @@ class MergeTree(KeepingCallback):
             work += len(points) * surface.evaluation_passes / 3
             self._account.spend(work + sum(record.work for record in paid))
         self.tree = found.tree()
-        number = self._trees + 1
-        self._log.append(
+        number = self._made + 1
+        self.append(
+            trainer,
             {
-                "check": number,
-                "epoch": epoch,
-                "step": trainer.global_step,
-                "data": self._data,
-                "noise": self.present_noise,
-                "keep": self.keep,
-                "dtype": self.dtype,
+                **self.circumstances(trainer, epoch),
                 **told(self.tree, self.level, self.margin),
                 "gradient_steps": sum(row["gradient_steps"] for row in found.rows),
                 "seconds": sum(row["seconds"] for row in [*found.lines, *found.rows]),
                 **self._account.row(),
-            }
+            },
         )
         figure = tree_figure(self.tree, f"merge tree after epoch {epoch}")
         save_figure(figure, folder / f"tree-{number:04d}.png")

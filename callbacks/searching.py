@@ -26,7 +26,7 @@ from lightning_landscape.attach.recorded import RecordedData
 from lightning_landscape.callbacks.account import Account
 from lightning_landscape.callbacks.base import LandscapeCallback, OnError
 from lightning_landscape.either_lightning import MisconfigurationException
-from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.finders import PathFinder, default_finder
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
 
@@ -44,7 +44,7 @@ class SearchingCallback(LandscapeCallback):
         every_n_epochs: :meth:`examine` is called at the end of every n-th epoch; ``None`` is 1, or never where
             ``every_n_steps`` is given.
         every_n_steps: it is called at every n-th optimiser step (``trainer.global_step``) instead.
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u; ``None`` derives it from the losses and ``margin``.
         margin: how far above the largest loss that level lies, as a share of it.
         overhead: the share of training's work, one step a batch, that all its work may come to; ``None``: no limit.
@@ -110,7 +110,7 @@ class SearchingCallback(LandscapeCallback):
             check_count("every_n_epochs", every_n_epochs)
         check_count("num_batches", num_batches)
         if finder is not None and not isinstance(finder, PathFinder):
-            raise ValueError(f"finder must be a PathFinder such as DynamicStringSampling(), got {finder!r}")
+            raise ValueError(f"finder must be a PathFinder such as CurveThenBeads(), got {finder!r}")
         check_batches(batches)
         check_choice("batch_norm", batch_norm, get_args(BatchNormMode))
         check_choice("noise", noise, get_args(NoiseMode))
@@ -122,7 +122,7 @@ class SearchingCallback(LandscapeCallback):
         check_seed(seed)
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
-        self.finder = finder if finder is not None else DynamicStringSampling()
+        self.finder = finder if finder is not None else default_finder()
         self.level = level
         self.margin = margin
         self.overhead = overhead

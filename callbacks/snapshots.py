@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -14,13 +13,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_landscape.attach.options import check_choice, check_count
-from lightning_landscape.attach.shared import shared_weights
-from lightning_landscape.callbacks.base import LandscapeCallback, OnError
-from lightning_landscape.callbacks.keeping import check_dtype, check_keep
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotError, SnapshotStore, StoredDtype, default_name
+from lightning_landscape.callbacks.base import OnError
+from lightning_landscape.callbacks.listing import ListingCallback
+from lightning_landscape.storage.snapshots import StoredDtype, default_name
 
 
-class SnapshotRecorder(LandscapeCallback):
+class SnapshotRecorder(ListingCallback):
     """Save the module's weights every n epochs or steps, or when a metric first passes given values.
 
     Freeman & Bruna (2017, Sec. 4) compare models whose training loss first fell below the same
@@ -59,11 +57,6 @@ class SnapshotRecorder(LandscapeCallback):
     """
 
     place: ClassVar[str] = "snapshots"
-    files: ClassVar[Literal["own", "shared", "none"]] = "shared"
-
-    _hashes: dict[str, str]  # what was saved and kept, by name
-    _folders: dict[str, str]  # where that is, if not in the folder of the run
-    _lost: set[str]  # what of it was gone when the run went on
     _passed: dict[float, str]  # thresholds, and the name of the snapshot that each gave
     _saved_at: tuple[int, int] | None  # epoch and step of the last one
     _last_value: Tensor | None  # of the monitored metric
@@ -93,12 +86,8 @@ class SnapshotRecorder(LandscapeCallback):
         self.every_n_steps = every_n_steps
         self.monitor = monitor
         self.thresholds = () if thresholds is None else _checked_thresholds(thresholds)
-        check_keep(keep, ("all",))
-        check_dtype(dtype)
         self.mode = mode
-        self.keep = keep
-        self.dtype = dtype
-        super().__init__(dirpath, name, on_error)
+        super().__init__(keep, dtype, dirpath, name, on_error)
 
     @property
     def state_key(self) -> str:
@@ -112,30 +101,11 @@ class SnapshotRecorder(LandscapeCallback):
             name=self.name,
         )
 
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        """What this recorder has saved and kept, in the order of saving; in rank zero's process alone.
-
-        A run that goes on in another folder lists those of the earlier folder too, as long as their files are there.
-
-        Raises:
-            SnapshotError: if a file is gone or unreadable, or holds other weights than were saved.
-        """
-        if self.store is None:
-            return []
-        there = [name for name in self._hashes if name not in self._lost]
-        found = [SnapshotStore(self._folders.get(name, self.store.dirpath)).open(name) for name in there]
-        for snapshot in found:
-            if snapshot.content_hash != self._hashes[snapshot.name]:
-                raise SnapshotError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
-        return found
-
     # Life of a fit
 
     def forget(self) -> None:
         """Nothing saved, no threshold passed."""
-        self.store: SnapshotStore | None = None
-        self._hashes, self._folders, self._lost = {}, {}, set()
+        super().forget()
         self._passed = {}
         self._saved_at = None
         self._epoch = self._last_step = 0
@@ -143,17 +113,9 @@ class SnapshotRecorder(LandscapeCallback):
         self._validated = self._epoch_ended = self._warned = False
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint; snapshots in a folder other than this run's are left where they are."""
+        """Goes on from a checkpoint."""
+        super().restore(state)
         self._passed = dict(state["passed"])
-        moved = state["folder"] != str(self.folder)
-        self._hashes = dict(state["snapshots"])
-        self._folders = dict.fromkeys(self._hashes, state["folder"]) if moved else {}
-        self._folders |= state.get("folders", {})
-        if moved and self._hashes:
-            rank_zero_warn(
-                f"the snapshots of the resumed run are in {state['folder']}, and new ones go to {self.folder}: pass "
-                "dirpath=... to have them in one folder"
-            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Kept until training starts; a checkpoint of 0.1.0 calls the folder by another name."""
@@ -161,32 +123,13 @@ class SnapshotRecorder(LandscapeCallback):
         super().load_state_dict(renamed)
 
     def follow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
-        """Counts epochs and steps from the present ones, and finds the files of the other callbacks."""
-        self._shared = shared_weights(trainer)
-        self._others = [other for other in trainer.callbacks if isinstance(other, SnapshotRecorder)]  # type: ignore[attr-defined]
+        """Counts epochs and steps from the present ones."""
+        super().follow(trainer, pl_module, state)
         self._epoch, self._last_step = trainer.current_epoch, trainer.global_step
-
-    def open(self, folder: Path, resumed: bool) -> None:
-        """The folder of the snapshots, and which of the earlier ones are there."""
-        store = self.store = SnapshotStore(folder, self._shared, self.dtype)
-        for name in [name for name in self._folders if name in store]:
-            if store.open(name).content_hash == self._hashes[name]:
-                del self._folders[name]  # the folder was moved with all that it holds
-        self._lost = {name for name in self._hashes if name not in SnapshotStore(self._folders.get(name, folder))}
-        if isinstance(self.keep, int):
-            self._hashes = {name: content for name, content in self._hashes.items() if name not in self._lost}
-        elif self._lost:
-            rank_zero_warn(
-                f"of the snapshots of the resumed run {', '.join(sorted(self._lost))} are gone: snapshots lists the "
-                "others. Put the files back where they were to have them listed"
-            )
 
     def state(self) -> dict[str, Any]:
         """Names and hashes of what was saved, and the thresholds passed; plain data."""
-        passed = [[threshold, name] for threshold, name in self._passed.items()]
-        return {"snapshots": dict(self._hashes), "passed": passed} | (
-            {"folders": dict(self._folders)} if self._folders else {}
-        )
+        return super().state() | {"passed": [[threshold, name] for threshold, name in self._passed.items()]}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -265,37 +208,11 @@ class SnapshotRecorder(LandscapeCallback):
     def _save(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, value: float | None, metadata: dict[str, Any]
     ) -> bool:
-        """Whether the snapshot is there: a full disk must not end training."""
-        store, step, name = self.store, trainer.global_step, self._file_name(trainer)
-        assert store is not None
         loss = value if self.mode == "min" else None
-
-        def save() -> Snapshot | None:
-            return store.save(pl_module, step=step, epoch=self._epoch, loss=loss, name=name, metadata=metadata)
-
-        snapshot = self.attempt(save, self.warning(f"SnapshotRecorder could not save {name}", None))
-        if snapshot is None:
-            return False
-        self._hashes = {other: content for other, content in self._hashes.items() if other != name}
-        self._hashes[name] = snapshot.content_hash
-        self._folders.pop(name, None)
-        self._lost.discard(name)
-        self.attempt(self._prune, self.warning("SnapshotRecorder could not remove old snapshots", None))
-        self._saved_at = (self._epoch, step)
-        return True
-
-    def _prune(self) -> None:
-        """Removes what is older than ``keep`` allows, where no other recorder keeps it."""
-        assert self.store is not None
-        if self.keep == "all":
-            return
-        for name in list(self._hashes)[: -self.keep]:
-            beside = any(
-                other is not self and other.folder == self.folder and name in other._hashes for other in self._others
-            )
-            if name not in self._folders and not beside and name in self.store:
-                self.store.delete(name)
-            del self._hashes[name]
+        saved = self.save(trainer, pl_module, self._file_name(trainer), self._epoch, loss, metadata)
+        if saved:
+            self._saved_at = (self._epoch, trainer.global_step)
+        return saved
 
     def _is_training(self, trainer: pl.Trainer) -> bool:
         return self.active and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

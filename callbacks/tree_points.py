@@ -9,7 +9,8 @@ from typing import Any
 from lightning_landscape.callbacks.keeping import Keep, left, spread
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
-from lightning_landscape.storage.snapshots import Snapshot, SnapshotStore
+from lightning_landscape.storage.run_folders import lacking
+from lightning_landscape.storage.snapshots import SnapshotStore
 
 
 def tree_points(
@@ -33,13 +34,10 @@ def tree_points(
         count: how many this one joins, evenly spread, of the run and of each twin.
     """
 
-    def own(snapshot: Snapshot) -> Partner:
-        if snapshot.content_hash != snapshots[snapshot.name]:
-            raise ValueError(f"{snapshot.path} was replaced by another run: give each run its own dirpath")
-        return snapshot.load()
-
-    kept = [name for name in left(list(snapshots), keep, 2 * max_points) if name in store]
-    points: dict[str, Callable[[], Partner]] = {name: partial(own, store.open(name)) for name in spread(kept, count)}
+    kept = left(list(snapshots), keep, 2 * max_points)
+    gone = lacking(store, {name: snapshots[name] for name in kept})
+    own = spread([name for name in kept if name not in gone], count)
+    points: dict[str, Callable[[], Partner]] = {name: partial(store.load, name) for name in own}
     for other in callbacks:
         if isinstance(other, LevelSetConnectivity):
             beside = other.companions()

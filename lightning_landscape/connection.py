@@ -41,7 +41,8 @@ class Verdict(StrEnum):
 
     ``not_found`` never proves that two points are disconnected: it says that this search, with this
     budget, did not find a path. To people it is called *undecided*, with the reason (:func:`outcome`);
-    ``Verdict.UNDECIDED`` is the same member.
+    ``Verdict.UNDECIDED`` is the same member. ``separated`` is proved: no path stays below the level. A search never
+    says it; see :mod:`lightning_landscape.certificates`.
 
     Example:
         >>> Verdict.CONNECTED == "connected", Verdict("undecided") is Verdict.NOT_FOUND
@@ -51,6 +52,7 @@ class Verdict(StrEnum):
     CONNECTED = "connected"
     NOT_FOUND = "not_found"
     UNDECIDED = "not_found"
+    SEPARATED = "separated"
 
     @classmethod
     def _missing_(cls, value: object) -> Verdict | None:
@@ -88,7 +90,7 @@ def outcome(verdict: str, reason: str | None) -> str:
 
     Args:
         verdict: of a connection, or of a row.
-        reason: likewise.
+        reason: of the same, ``None`` where there is none.
 
     Example:
         >>> outcome("connected", None), outcome("not_found", "budget")
@@ -109,7 +111,7 @@ class Connection:
 
     Attributes:
         verdict: ``connected`` iff ``height <= level``, and that was verified between the samples.
-        reason: why no path was found, ``None`` when connected.
+        reason: why no path was found, ``None`` when connected, and when separated.
         path: the lowest path found; ``None`` for a row read back from a file.
         level: the level u that the height is compared with.
         loss_a, loss_b: E at the endpoints.
@@ -127,6 +129,7 @@ class Connection:
             than in theta_b; it then connects theta_a with the copy, and says nothing of theta_b itself.
         verified: how ``connected`` was verified: ``"fine"``, on a grid three times finer than the search's throughout,
             or ``"curvature"``, measured finer only where a bound on the curvature did not exclude the level.
+        floor: a height that every path is proved to reach; NaN where none is proved, above the level when separated.
     """
 
     verdict: Verdict
@@ -151,6 +154,7 @@ class Connection:
     message: str | None = None
     aligned: bool = False
     verified: str | None = None
+    floor: float = math.nan
 
     @property
     def connected(self) -> bool:
@@ -201,13 +205,13 @@ class Connection:
     def from_dict(cls, row: Mapping[str, Any]) -> Connection:
         """Reads :meth:`to_dict` back: ``path`` is ``None``, what was not finite is NaN, unknown keys are ignored.
 
-        A row from before there was alignment reads as not aligned, and one that does not say how it was verified as
-        ``None``.
+        A row from before there was alignment reads as not aligned, one from before there were proofs as without one,
+        and one that does not say how it was verified as ``None``.
 
         Raises:
             KeyError: if a field is missing.
         """
-        row = {"aligned": False, "verified": None, **row}
+        row = {"aligned": False, "verified": None, "floor": None, **row}
         known = {name: row[name] for name in cls.__dataclass_fields__ if name != "path"}
         for name, value in known.items():
             if value is None and name not in ("reason", "message", "verified"):

@@ -25,7 +25,7 @@ from torch import Tensor
 from lightning_landscape.attach.frozen import require_equal_frozen
 from lightning_landscape.attach.probe import TrainingData, run_surface
 from lightning_landscape.either_lightning import Callback, MisconfigurationException, alike, both
-from lightning_landscape.finders import DynamicStringSampling, PathFinder
+from lightning_landscape.finders import PathFinder, default_finder
 from lightning_landscape.own_objects import objects_of, remembered
 from lightning_landscape.storage.atomic import CorruptFileError
 from lightning_landscape.storage.plain_files import shown
@@ -270,7 +270,7 @@ def add_recipe(parser: ArgumentParser) -> None:
 def add_finder(parser: ArgumentParser) -> None:
     """Adds the arguments of the search, which :func:`build_finder` reads, and its budget."""
     parser.add_subclass_arguments(PathFinder, "finder", help="how a path is searched")
-    parser.set_defaults({"finder": {"class_path": f"lightning_landscape.finders.{DynamicStringSampling.__name__}"}})
+    parser.set_defaults({"finder": {"class_path": f"lightning_landscape.finders.{type(default_finder()).__name__}"}})
     parser.add_argument("--margin", type=float, default=0.05, help="see --level; 0 asks for a strict path")
     parser.add_argument("--budget", type=float | None, default=None, help="training steps that a search may cost")
 

@@ -12,15 +12,13 @@ import sys
 import tomllib
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import wandb
 import yaml
 
 import lightning_landscape
-from lightning_landscape.callbacks import LevelSetConnectivity
-from lightning_landscape.cli import LandscapeCLI, main
+from lightning_landscape.cli import main
 
 # A model that knows nothing of this package, in a module that lies only in the working directory.
 OWN_MODULE = """
@@ -188,7 +186,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest(
 def test_a_command_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["xyz"])
-    assert "give one of fit, validate, test, predict, connect, components" in capsys.readouterr().err
+    assert "give one of fit, validate, test, predict, connect, average, components" in capsys.readouterr().err
 
 
 def test_the_version_is_that_of_pyproject(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,24 +233,6 @@ def test_the_version_of_a_checkout_that_is_not_installed(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(lightning_landscape, "version", not_installed)
     assert lightning_landscape._version() == lightning_landscape.__version__
-
-
-class Closing(LevelSetConnectivity):
-    def __init__(self, words: str) -> None:
-        self.words = words
-
-    def summary(self) -> str:
-        return self.words
-
-
-@pytest.mark.parametrize(("rank_zero", "printed"), [(True, "first\nsecond\n"), (False, "")])
-def test_fit_closes_with_every_summary_on_rank_zero_alone(
-    rank_zero: bool, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    callbacks = [Closing("first"), object(), Closing("second")]
-    trainer = SimpleNamespace(is_global_zero=rank_zero, callbacks=callbacks, loggers=[])
-    LandscapeCLI.after_fit(SimpleNamespace(trainer=trainer))
-    assert capsys.readouterr().out == printed
 
 
 @pytest.mark.slow

@@ -82,6 +82,17 @@ def test_fork_stability(run: Run) -> None:
     assert [row["step"] for row in lines("results/forks.jsonl")] == [20, 60, 100]
 
 
+def test_average_when_connected(run: Run) -> None:
+    printed = run("average_when_connected")
+    ((count, first, last, loss, alone),) = numbers(
+        r"The average of (\d+) snapshots, of steps (\d+) to (\d+), has E ([\d.]+), the last weights ([\d.]+)\.", printed
+    )
+    assert count >= 2
+    assert first < last
+    assert loss <= alone
+    assert "Loaded again, for tests or predictions: DigitsNet" in printed
+
+
 def test_snapshot_recorder(run: Run) -> None:
     printed = run("snapshot_recorder")
     losses = [loss for _, loss in numbers(r"step (\d+): loss ([\d.]+), weights", printed)]
@@ -112,6 +123,14 @@ def test_landscape_connect(run: Run) -> None:
     ((level,),) = numbers(r"The level was ([\d.]+),", printed)
     assert path <= level < line
     assert json.loads(Path("results/connect/connection.json").read_text())["verdict"] == "connected"
+
+
+def test_landscape_average(run: Run) -> None:
+    printed = run("landscape_average")
+    assert "Exit code 0: written. You may average" in printed
+    ((mean, best),) = numbers(r"The loss of the average is ([\d.]+), of the best checkpoint ([\d.]+)\.", printed)
+    assert mean <= 1.01 * best
+    assert Path("results/average.ckpt").is_file()
 
 
 def test_landscape_components(run: Run) -> None:

@@ -63,7 +63,7 @@ def test_help_and_refusal_name_every_pairing(tmp_path: Path, capsys: pytest.Capt
     assert all(repr(word) in refused for word in PAIRINGS)
 
 
-@pytest.mark.parametrize("command", [["connect"], ["components"], ["fit"], []], ids=" ".join)
+@pytest.mark.parametrize("command", [["connect"], ["average"], ["components"], ["fit"], []], ids=" ".join)
 def test_help_of_a_command_is_plain(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     text = shown([*command, "--help"], capsys)
     assert text.startswith("usage: landscape")

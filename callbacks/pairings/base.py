@@ -96,8 +96,15 @@ class Pairing(ABC):
     def record(self, snapshot: Snapshot) -> None:  # noqa: B027 - most need no note
         """Takes note of the snapshot of the present weights, after the check."""
 
-    def needed(self) -> set[str] | None:
-        """Names of the snapshots that :meth:`partner` will ask for; ``None``: of all, so that none is removed."""
+    def lose(self, why: str) -> None:  # noqa: B027 - most look for nothing
+        """Goes on, on every rank, without the snapshot that :meth:`partner` did not find as a run was resumed.
+
+        Args:
+            why: the words of the error.
+        """
+
+    def needed(self) -> Mapping[str, str] | None:
+        """Content hashes, by name, of the snapshots that :meth:`partner` will ask for; ``None``: it may ask for all."""
         return None
 
     def companions(self) -> Mapping[str, nn.Module]:

@@ -17,13 +17,16 @@ class _Remembered(Pairing):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, state: Mapping[str, Any] | None) -> None:
         self._name: str | None = None
         self._hash: str | None = None
+        self._lost: str | None = None  # why the partner cannot be read any more
         if state is not None:
-            self._name, self._hash = state["name"], state["hash"]
+            self._name, self._hash, self._lost = state["name"], state["hash"], state.get("lost")
 
     def missing(self) -> int:
-        return 1 if self._name is None else 0
+        return 1 if self._name is None and self._lost is None else 0
 
     def partner(self, store: SnapshotStore) -> Partner | None:
+        if self._lost is not None:
+            raise SnapshotError(f"{self._lost}; from here on checks compare with what is saved now")
         if self._name is None:
             return None
         try:
@@ -36,15 +39,19 @@ class _Remembered(Pairing):
             )
         return snapshot.load()
 
-    def needed(self) -> set[str]:
+    def lose(self, why: str) -> None:
+        """The next check fails for this reason; those after it compare with the snapshot recorded then."""
+        self._name, self._hash, self._lost = None, None, why
+
+    def needed(self) -> dict[str, str]:
         """The one that the next check compares with."""
-        return set() if self._name is None else {self._name}
+        return {} if self._name is None or self._hash is None else {self._name: self._hash}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"name": self._name, "hash": self._hash}
+        return {"name": self._name, "hash": self._hash, "lost": self._lost}
 
     def _remember(self, snapshot: Snapshot) -> None:
-        self._name, self._hash = snapshot.name, snapshot.content_hash
+        self._name, self._hash, self._lost = snapshot.name, snapshot.content_hash, None
 
 
 class Lagged(_Remembered, word="lagged"):

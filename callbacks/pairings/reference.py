@@ -48,9 +48,9 @@ class Reference(Pairing, word="reference"):
         """The reference, each time."""
         return self._partner
 
-    def needed(self) -> set[str]:
+    def needed(self) -> dict[str, str]:
         """No snapshot of the run."""
-        return set()
+        return {}
 
 
 def read_partner(path: str | os.PathLike[str], module: nn.Module) -> Partner:

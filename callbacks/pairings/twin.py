@@ -114,9 +114,9 @@ class Twin(Pairing, word="twin"):
             raise RuntimeError(f"the twin has stopped: {self.failure}") from self.failure
         return module_state(self.module)
 
-    def needed(self) -> set[str]:
+    def needed(self) -> dict[str, str]:
         """No snapshot: the twin is in the memory."""
-        return set()
+        return {}
 
     def companions(self) -> dict[str, nn.Module]:
         """The twin, whose weights are kept beside those of the module."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -60,21 +60,60 @@ def repair(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batches: Iterabl
     """
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1], got {t}")
+    return repair_mean(module, (theta_a, theta_b), (1 - t, t), batches)
+
+
+def repair_mean(
+    module: nn.Module, points: Sequence[Tensor], weights: Sequence[float], batches: Iterable[Any]
+) -> Tensor:
+    """The weighted mean of several networks, corrected as :func:`repair` corrects that of two.
+
+    Args:
+        module: the architecture; its own parameter values do not matter.
+        points: the networks, (P,) each, aligned beforehand.
+        weights: one for each, at least 0, with the sum 1. They weight parameters, means and spreads alike.
+        batches: see :func:`repair`.
+
+    Returns:
+        The corrected parameters, shape (P,).
+
+    Raises:
+        ValueError: as :func:`repair` does.
+    """
     if iter(batches) is batches:
         raise ValueError("batches is an iterator and can be read only once: pass list(batches) or a DataLoader")
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws from the global generator
-        return _repaired(module, theta_a, theta_b, batches, t)
+        return _repaired(module, points, weights, batches)
 
 
-def _repaired(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batches: Iterable[Any], t: float) -> Tensor:
+def weighted_mean(points: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """``sum_i weights_i points_i``, exactly a point where all the weight lies on it or all points are equal.
+
+    Example:
+        >>> weighted_mean([torch.tensor([0.0]), torch.tensor([4.0])], [0.25, 0.75])
+        tensor([3.])
+    """
+    first = points[0]
+    if len(points) == 2:
+        return torch.lerp(first, points[1].to(first), weights[1])
+    # As steps from the first point, so that equal points give it without rounding.
+    mean = first.clone()
+    for point, weight in zip(points[1:], weights[1:], strict=True):
+        mean += weight * (point.to(first) - first)
+    return mean
+
+
+def _repaired(module: nn.Module, points: Sequence[Tensor], weights: Sequence[float], batches: Iterable[Any]) -> Tensor:
     first = next(iter(batches), None)
     if first is None:
         raise ValueError("batches is empty: means and spreads need examples")
     traced = LabelledModule(module, forward_inputs(module, first))
     spec, _ = specify(traced)
-    for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
+    for number, theta in enumerate(points, start=1):
         if theta.shape != (spec.dimension,):
-            raise ValueError(f"{name} has shape {tuple(theta.shape)} and the module {spec.dimension} parameters")
+            raise ValueError(
+                f"point {number} has shape {tuple(theta.shape)} and the module {spec.dimension} parameters"
+            )
     Norms(traced.module, modules_in_eval(module), "batch").step()
     layers = _correctable(traced, spec)
 
@@ -90,13 +129,13 @@ def _repaired(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batches: Iter
             traced.run(forward_inputs(module, batch), observe)
         return {name: moment.result() for name, moment in found.items()}
 
-    ours, theirs = moments(theta_a, [*layers]), moments(theta_b, [*layers])
-    theta = torch.lerp(theta_a, theta_b.to(theta_a), t)
+    ends = [moments(theta, [*layers]) for theta in points]
+    theta = weighted_mean(points, weights)
     chunks = theta.split([prod(shape) for shape in spec.shapes.values()])
     tensors = {name: chunk.view(shape) for (name, shape), chunk in zip(spec.shapes.items(), chunks, strict=True)}
     for name, layer in layers.items():
         mean, spread = moments(theta, [name])[name]
-        wanted, wide = (torch.lerp(a, b, t) for a, b in zip(ours[name], theirs[name], strict=True))
+        wanted, wide = (weighted_mean(moment, weights) for moment in zip(*(end[name] for end in ends), strict=True))
         factor = torch.where(spread > 0, wide / spread, 1.0)
         weight, bias = tensors[f"{layer.target}.weight"], tensors[f"{layer.target}.bias"]
         # Views of theta, which the layers to come are measured at.

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from lightning_landscape.attach.copies import TrainedCopy, hyperparameters
 from lightning_landscape.attach.probe import TrainingData
 from lightning_landscape.either_lightning import MisconfigurationException
+from lightning_landscape.surface.work import Progress
 
 
 class Portion(NamedTuple):
@@ -96,6 +97,7 @@ def train_child(
     schedule: Schedule,
     first: int,
     last: int,
+    tell: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Trains a copy of ``module`` from step ``first`` to step ``last``, on minibatches in a new random order.
 
@@ -113,6 +115,7 @@ def train_child(
         schedule: hyperparameters and batches of each step.
         first: step that the child starts from.
         last: step that it ends at.
+        tell: hears of each step.
 
     Returns:
         The child's parameters and buffers.
@@ -151,6 +154,8 @@ def train_child(
                 index, batch = next(batches)
                 child.backward(batch, index, portion.divisor * ranks)
             child.step(schedule.at(step))
+            if tell is not None:
+                tell(f"step {step + 1} of {last}", (step + 1 - first) / (last - first))
     return {name: tensor.detach() for name, tensor in child.module.state_dict().items()}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.storage.atomic import replacing
+from lightning_landscape.storage.run_folders import differs, lacking, last_step, link_or_copy, link_snapshots
 from lightning_landscape.storage.snapshots import SharedWeights, SnapshotStore
 
 
@@ -38,6 +39,7 @@ class KeptMoments:
 
     def __init__(self, folder: Path, shared: SharedWeights | None = None) -> None:
         self._folder = folder
+        self._shared = shared
         self._store = SnapshotStore(folder, shared)
 
     def keep(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> str:
@@ -49,6 +51,30 @@ class KeptMoments:
             module, step=step, epoch=trainer.current_epoch, name=_name(step), metadata={"eval": asleep}
         )
         return snapshot.content_hash
+
+    def gone(self, forks: Mapping[int, str]) -> list[int]:
+        """The steps of those moments, given by content hash, that are not there."""
+        names = lacking(self._store, {_name(step): content for step, content in forks.items()})
+        return [step for step in forks if _name(step) in names or not self._optimizer_file(step).is_file()]
+
+    def is_later(self, step: int) -> bool:
+        """Whether a moment after this step is there."""
+        return last_step(self._store) > step
+
+    def differs(self, module: pl.LightningModule, step: int) -> bool:
+        """Whether other weights than the module's are kept of this step."""
+        name = _name(step)
+        return name in self._store and differs(self._store, name, self._store.hash_of(module))
+
+    def linked(self, folder: Path, last: int) -> KeptMoments:
+        """These moments, up to a step, in another folder too."""
+        there = KeptMoments(folder, self._shared)
+        link_snapshots(self._store, there._store, lambda snapshot: snapshot.step <= last)
+        for snapshot in there._store:
+            path = self._optimizer_file(snapshot.step)
+            if path.exists():
+                link_or_copy(path, there._optimizer_file(snapshot.step))
+        return there
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """The tensors of a moment alone."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
+
+from lightning_landscape.storage.snapshots import StoredDtype
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
@@ -82,3 +84,9 @@ def check_names(name: str, names: Any) -> None:
     """
     if isinstance(names, str) or not all(isinstance(entry, str) for entry in names):
         raise ValueError(f"{name} must be a list of names, got {names!r}: pass [{names!r}]")
+
+
+def check_dtype(dtype: StoredDtype | None) -> None:
+    """Raises a ``ValueError`` for what no snapshot is stored in."""
+    if dtype is not None:
+        check_choice("dtype", dtype, get_args(StoredDtype))

@@ -4,3 +4,8 @@ from lightning_landscape.certificates.along_paths import Certificate as Certific
 from lightning_landscape.certificates.along_paths import certify as certify
 from lightning_landscape.certificates.losses import CrossEntropy as CrossEntropy
 from lightning_landscape.certificates.losses import SquaredError as SquaredError
+from lightning_landscape.certificates.population import PopulationBound as PopulationBound
+from lightning_landscape.certificates.population import population_bound as population_bound
+from lightning_landscape.certificates.separation import Separation as Separation
+from lightning_landscape.certificates.separation import same_component as same_component
+from lightning_landscape.certificates.separation import separation_bound as separation_bound

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_landscape.certificates.chord import UNIT
-from lightning_landscape.certificates.losses import ConvexLoss, Excess
+from lightning_landscape.certificates.losses import Bent, ConvexLoss, Excess
 from lightning_landscape.certificates.operation import Piece, Point, UnsupportedError
 from lightning_landscape.certificates.recognise import Problem, recognise
 from lightning_landscape.connection import Connection, level_above
@@ -231,6 +231,16 @@ class Line:
                 chords = network.chords(start, end, piece)
                 total += loss.excess(network, chords, piece, part.targets, part.shares)
         return total
+
+    def each(self, here: Node, there: Node) -> list[Bent]:
+        """The bound of each example by itself, for each part of the examples."""
+        network, loss, parts = self._problem
+        piece = Piece(here.point, there.point, self._largest)
+        with torch.no_grad():
+            return [
+                loss.each(network, network.chords(start, end, piece), piece, part.targets)
+                for part, start, end in zip(parts, here.values, there.values, strict=True)
+            ]
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,24 @@ class Excess(NamedTuple):
         return Excess(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
+class Bent(NamedTuple):
+    """:class:`Excess` of each example by itself, shapes (N,); ``slack`` holds for all, and for their mean."""
+
+    start: Tensor
+    end: Tensor
+    bent_start: Tensor
+    bent_end: Tensor
+    slack: float
+
+
 class ConvexLoss(ABC):
-    """A mean over examples of a function that is convex in the output."""
+    """A mean over examples of a function that is convex in the output.
+
+    Attributes:
+        plain: whether every example counts the same in a batch, whatever the others are.
+    """
+
+    plain: bool = True
 
     @abstractmethod
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -52,10 +68,16 @@ class ConvexLoss(ABC):
         """``sum_n shares_n loss_n``, double precision."""
 
     @abstractmethod
+    def each(self, network: Network, chords: Sequence[Chord], piece: Piece, targets: Tensor) -> Bent:
+        """The bound of each ``loss_n`` along a piece."""
+
     def excess(
         self, network: Network, chords: Sequence[Chord], piece: Piece, targets: Tensor, shares: Tensor
     ) -> Excess:
         """The bound of ``sum_n shares_n loss_n`` along a piece."""
+        bent = self.each(network, chords, piece, targets)
+        start, end, bent_start, bent_end = (float((shares * value).sum()) for value in bent[:4])
+        return Excess(start, end, bent_start, bent_end, float(shares.sum()) * bent.slack * (1 + 2.0**-30))
 
 
 class CrossEntropy(ConvexLoss):
@@ -74,6 +96,7 @@ class CrossEntropy(ConvexLoss):
             raise ValueError("label_smoothing must lie in [0, 1) and weight must not be negative")
         self._smoothing = label_smoothing
         self._weight = weight
+        self.plain = weight is None
 
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of a batch as torch computes it."""
@@ -93,9 +116,7 @@ class CrossEntropy(ConvexLoss):
         logits = outputs - (heights[targets] * outputs).sum(1, keepdim=True)
         return (shares * masses[targets] * logits.logsumexp(1)).sum()
 
-    def excess(
-        self, network: Network, chords: Sequence[Chord], piece: Piece, targets: Tensor, shares: Tensor
-    ) -> Excess:
+    def each(self, network: Network, chords: Sequence[Chord], piece: Piece, targets: Tensor) -> Bent:
         """The logits of an example, less their mean under its soft label q, are all that its loss depends on.
 
         With R_k the largest factor of s (1 - s) in ``z_k - q z``, the bent loss is the loss at ``z_k + R_k / 4``.
@@ -104,16 +125,16 @@ class CrossEntropy(ConvexLoss):
         labels, masses = self._soft_labels(output.start.shape[1], output.start.device)
         soft = labels[targets]
         factor = _differences(network, chords, piece, labels, targets)
-        counts = shares * masses[targets]
+        mass = masses[targets]
         values = []
         for ends in (output.start, output.end):
             logits = ends - (soft * ends).sum(1, keepdim=True)
-            values.append([(counts * logits.logsumexp(1)).sum(), (counts * (logits + factor / 4).logsumexp(1)).sum()])
+            values.append([mass * logits.logsumexp(1), mass * (logits + factor / 4).logsumexp(1)])
         size = output.largest + float(factor.abs().max()) + 10
         terms = len(targets) + soft.shape[1] + 64
-        slack = float(counts.sum()) * (2 * output.deviation.slack + 8 * terms * UNIT * size) * (1 + 2.0**-30)
+        slack = float(mass.max()) * (2 * output.deviation.slack + 8 * terms * UNIT * size)
         (start, bent_start), (end, bent_end) = values
-        return Excess(float(start), float(end), float(bent_start), float(bent_end), slack)
+        return Bent(start, end, bent_start, bent_end, slack)
 
     def _soft_labels(self, classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """For each label the soft label q, shape (C, C), and the weight A of an example that has it, shape (C,)."""
@@ -150,9 +171,7 @@ class SquaredError(ConvexLoss):
         """``sum_n shares_n loss_n``."""
         return (shares * (outputs - targets).square().flatten(1).sum(1)).sum()
 
-    def excess(
-        self, network: Network, chords: Sequence[Chord], piece: Piece, targets: Tensor, shares: Tensor
-    ) -> Excess:
+    def each(self, network: Network, chords: Sequence[Chord], piece: Piece, targets: Tensor) -> Bent:
         """The square of the error that is off by a quarter of its factor of s (1 - s), to the worse side."""
         output = chords[-1]
         low, high = output.low / 4, output.high / 4
@@ -162,13 +181,13 @@ class SquaredError(ConvexLoss):
             error = ends - targets
             worst = torch.maximum((error + low).abs(), (error + high).abs())
             largest = max(largest, float(worst.max()), float(error.abs().max()))
-            values.append([(shares * part.square().flatten(1).sum(1)).sum() for part in (error, worst)])
+            values.append([part.square().flatten(1).sum(1) for part in (error, worst)])
         each = output.start[0].numel()
         loose = output.deviation.slack + 8 * UNIT * (output.largest + largest)
         rounding = (len(targets) + each + 64) * UNIT * largest**2
-        slack = float(shares.sum()) * each * (2 * loose * largest + loose**2 + 4 * rounding) * (1 + 2.0**-30)
+        slack = each * (2 * loose * largest + loose**2 + 4 * rounding)
         (start, bent_start), (end, bent_end) = values
-        return Excess(float(start), float(end), float(bent_start), float(bent_end), slack)
+        return Bent(start, end, bent_start, bent_end, slack)
 
 
 def _differences(network: Network, chords: Sequence[Chord], piece: Piece, labels: Tensor, targets: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +52,22 @@ def recognise(surface: LossSurface, thetas: Tensor, loss: ConvexLoss | None = No
     candidates = [loss] if loss is not None else _candidates(surface.module, targets)
     found = _fitting(surface, thetas, batches, candidates)
     return Problem(network, found, _merged(batches, found))
+
+
+def examples_of(surface: LossSurface, batches: Iterable[Any], problem: Problem) -> list[Examples]:
+    """Other examples for the same network and loss.
+
+    Raises:
+        UnsupportedError: if a batch is no pair of inputs and targets of this problem, or classes have weights: their
+            mean is no mean over examples.
+    """
+    pairs = [_pair(batch, surface.device) for batch in batches]
+    if not problem.loss.plain:
+        raise UnsupportedError("classes have weights, so that E is no mean over examples: give a loss without weights")
+    for inputs, targets in pairs:
+        if not _suits(problem.loss, _outputs(surface, surface.point(), inputs), targets):
+            raise UnsupportedError("a batch of the sample has other targets than the surface: give pairs like its own")
+    return [part for pair in pairs for part in _merged([pair], problem.loss)]
 
 
 def _require_plain(surface: LossSurface) -> None:

@@ -1,4 +1,4 @@
-"""The command line ``landscape fit|validate|test|predict|connect|components --config FILE``."""
+"""The command line ``landscape fit|validate|test|predict|connect|average|components --config FILE``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_landscape import __version__
 if TYPE_CHECKING:
     from lightning_landscape.cli.training import LandscapeCLI as LandscapeCLI
 
-_EXAMINING = ("connect", "components")
+_EXAMINING = ("connect", "average", "components")
 _SUBCOMMANDS = ("fit", "validate", "test", "predict", *_EXAMINING)
 
 
@@ -26,7 +26,7 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
 
     Raises:
         SystemExit: with code 2 and the reason on stderr if the command, an argument or the configuration is wrong;
-            after ``--version`` with code 0; after ``connect`` and ``components`` always, with their exit code.
+            after ``--version`` with code 0; after the commands that examine checkpoints always, with their exit code.
     """
     # An installed script leaves out the working directory, where a user's own classes lie; `python -m` does not.
     if not sys.flags.safe_path and os.getcwd() not in sys.path:
@@ -44,9 +44,9 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
     from lightning_landscape.cli.training import command_line
 
     description = (
-        "Train with PyTorch Lightning and read the geometry of the loss. Two more commands examine checkpoints of "
-        "finished runs: `%(prog)s connect A B --config RECIPE` and `%(prog)s components FILES --config RECIPE`; "
-        "see their --help. `%(prog)s --version` prints the version."
+        "Train with PyTorch Lightning and read the geometry of the loss. Three more commands examine checkpoints of "
+        "finished runs: `%(prog)s connect A B --config RECIPE`, `%(prog)s average FILES --config RECIPE --out FILE` "
+        "and `%(prog)s components FILES --config RECIPE`; see their --help. `%(prog)s --version` prints the version."
     )
     cli, parser = command_line(arguments)
     cli(parser_class=parser, parser_kwargs={"prog": prog, "description": description}, args=args)

@@ -1,4 +1,4 @@
-"""The subcommands that train and evaluate: a LightningCLI with a last word on the landscape."""
+"""The subcommands that train and evaluate: a LightningCLI that says where the results are."""
 
 from __future__ import annotations
 
@@ -30,18 +30,12 @@ class _Closing:
         self.save_config_kwargs = {"config_filename": f"resolved_{self.subcommand}.yaml", "overwrite": True}
 
     def after_fit(self) -> None:
-        """Print what each landscape callback found and where an offline W&B run lies, on rank zero."""
-        # Imported here so that `landscape --help` waits for neither matplotlib nor the path finders.
-        from rich.console import Console
-
-        from lightning_landscape.callbacks import LevelSetConnectivity, MergeTree
+        """Print where an offline W&B run lies, on rank zero."""
+        from rich.console import Console  # here, for `landscape --help` need not wait for it
 
         if not self.trainer.is_global_zero:
             return
         console = Console()
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined] # declared nowhere by Lightning
-            if isinstance(callback, LevelSetConnectivity | MergeTree):
-                console.print(callback.summary())
         for logger in self.trainer.loggers:
             if isinstance(logger, both(WandbLogger)):
                 console.print(
@@ -50,7 +44,7 @@ class _Closing:
 
 
 class LandscapeCLI(_Closing, LightningCLI):
-    """A LightningCLI that closes a fit with the tables of what the landscape callbacks have found.
+    """A LightningCLI for the recipes, and for modules and data of your own.
 
     Model and data are chosen by ``class_path``, so a user's own classes work as they are. The resolved
     configuration goes to ``resolved_<subcommand>.yaml`` in the run's folder, where ``validate`` does not

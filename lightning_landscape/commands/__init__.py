@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from lightning_landscape.commands.average import average
 from lightning_landscape.commands.components import components
 from lightning_landscape.commands.connect import connect
 from lightning_landscape.either_lightning import both
 from lightning_landscape.storage.atomic import CorruptFileError
 
-COMMANDS = {"connect": connect, "components": components}
+COMMANDS = {"connect": connect, "average": average, "components": components}
 _UNUSABLE = 2  # exit code, as of argparse
 _EXPLAINED: tuple[type[Exception], ...] = (ValueError, OSError, CorruptFileError, *both(MisconfigurationException))
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from torch import Tensor
 
 from lightning_landscape.components.heights import PairwiseHeights, search_heights
+from lightning_landscape.components.levels import common_level, over_levels
 from lightning_landscape.components.sharding import Sharded, Share, in_turn
-from lightning_landscape.connection import level_above
 from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import add_finder, add_recipe, build_finder, build_recipe, parse
+from lightning_landscape.report.level_table import level_table
 from lightning_landscape.report.plain_help import PlainArgumentParser
 from lightning_landscape.report.progress import search_progress
 from lightning_landscape.report.style import save_figure
@@ -61,7 +62,12 @@ def components(args: Sequence[str], prog: str) -> int:
     add_recipe(parser)
     add_finder(parser)
     parser.add_argument("--pairs", type=str, default="tree", help="tree: k - 1 searches for k points; all: every pair")
-    parser.add_argument("--level", type=float | None, default=None, help="default: (1 + margin) times the largest loss")
+    parser.add_argument(
+        "--level",
+        type=float | None,
+        default=None,
+        help="default: (1 + margin) times the largest loss but for outliers, those above twice the median",
+    )
     out = "folder of components.json, components.png, pairs.jsonl, lines.jsonl"
     parser.add_argument("--out", type=str, default="landscape/components", help=out)
     namespace = parse(parser, args)
@@ -95,16 +101,27 @@ def components(args: Sequence[str], prog: str) -> int:
     tree = found.tree()
     level = namespace.level
     if level is None:
-        finite = [float(loss) for loss in tree.losses if math.isfinite(loss)]
-        level = level_above(finite, namespace.margin) if finite else math.nan
+        level = common_level(tree.losses.tolist(), namespace.margin)
+    steps = over_levels(tree, namespace.margin)
     count = tree.num_components(level) if math.isfinite(level) else 0
+    fewest = tree.fewest_components(level) if math.isfinite(level) else 0
     if rank == 0:
-        report = {"level": plain_json(level), "num_components": count, **tree.to_dict(), "searches": found.rows}
+        report = {
+            "level": plain_json(level),
+            "num_components": count,
+            "fewest_components": fewest,
+            **tree.to_dict(),
+            "range": [step.to_dict() for step in steps],
+            "searches": found.rows,
+        }
         with replacing(folder / "components.json") as file:
             file.write(json.dumps(report, indent=2).encode())
         save_figure(tree_figure(tree), folder / "components.png")
         console.print(component_table(tree, level))
+        console.print(level_table(steps))
         console.print(f"N_u = {count} among these points at level u = {level:.6g}, from {len(found.rows)} searches")
+        if fewest > 1:
+            console.print(f"Proved: N_u is at least {fewest} among these points")
         console.print(f"Figure, components.json and pairs.jsonl: {folder}", markup=False, soft_wrap=True)
     return 0 if count == 1 else SEVERAL
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_landscape.alignment.permuted import permuted_copy
 from lightning_landscape.certificates import certify
+from lightning_landscape.certificates.apart import judged
 from lightning_landscape.commands.settings import own_folder, settings
 from lightning_landscape.commands.slice import draw_slice
 from lightning_landscape.connection import Connection, Verdict
@@ -29,7 +30,7 @@ from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.surface import LossSurface
 
-NOT_FOUND = 3  # exit code
+NOT_FOUND, SEPARATED = 3, 4  # exit codes
 
 
 def connect(args: Sequence[str], prog: str) -> int:
@@ -40,7 +41,7 @@ def connect(args: Sequence[str], prog: str) -> int:
         prog: the name that usage and error messages give.
 
     Returns:
-        0 if a path below the level was found, 3 if not.
+        0 if a path below the level was found, 3 if not, 4 if it is proved that there is none.
 
     Raises:
         SystemExit: with code 2 for arguments that are wrong.
@@ -49,8 +50,8 @@ def connect(args: Sequence[str], prog: str) -> int:
     parser = PlainArgumentParser(
         prog=prog,
         description="May two checkpoints of one architecture be averaged, and does a path of low training loss join "
-        "them? Exit code 0: connected, 3: not found (which never proves that there is none), 2: usage or unreadable "
-        "input.",
+        "them? Exit code 0: connected, 3: not found (which never proves that there is none), 4: separated (proved), "
+        "2: usage or unreadable input.",
     )
     parser.add_argument("a", type=str, help="a Lightning checkpoint, a snapshot or any .safetensors file")
     parser.add_argument("b", type=str, help="another one")
@@ -99,6 +100,7 @@ def connect(args: Sequence[str], prog: str) -> int:
             )
         if namespace.align:
             found = replace(found, aligned=True)
+        found = judged(surface, found, theta_a, theta_b)
         reordered = None if namespace.align else _reordered_height(surface, theta_a, theta_b, found)
         row = {
             **{"a": files[0], "b": files[1], "align": namespace.align, "margin": namespace.margin},
@@ -126,7 +128,7 @@ def connect(args: Sequence[str], prog: str) -> int:
     console.print(connection_table(row))
     console.print(row["conclusion"], markup=False, highlight=False)
     console.print(f"Figures and connection.json: {folder}", markup=False, soft_wrap=True)
-    return 0 if row["verdict"] == Verdict.CONNECTED else NOT_FOUND
+    return {Verdict.CONNECTED: 0, Verdict.SEPARATED: SEPARATED}.get(row["verdict"], NOT_FOUND)
 
 
 def _reordered_height(surface: LossSurface, theta_a: Tensor, theta_b: Tensor, found: Connection) -> float | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -222,7 +223,9 @@ def critical_degrees(correlation: float, num_communities: int) -> tuple[float, f
 def exact_recovery(a: float, b: float, num_communities: int) -> bool:
     """Whether all labels can be found in large graphs with probabilities a log(n) / n and b log(n) / n.
 
-    That is when ``|sqrt(a) - sqrt(b)| >= sqrt(k)``, and efficiently so.
+    That is so when ``|sqrt(a) - sqrt(b)| > sqrt(k)``, and then efficiently; not so when it is smaller. At equality it
+    is so if a and b are positive. With a rate of 0 it is not: the expected number of isolated nodes tends to 1. The
+    theorem cited for k > 2 leaves equality open; the answer there is that for two communities, where it is proved.
 
     Args:
         a: the factor of log(n) / n in the probability of an edge between two nodes of one community.
@@ -240,9 +243,16 @@ def exact_recovery(a: float, b: float, num_communities: int) -> bool:
     Example:
         >>> exact_recovery(9.0, 1.0, num_communities=2), exact_recovery(5.0, 1.0, num_communities=2)
         (True, False)
+        >>> exact_recovery(8.0, 2.0, num_communities=2), exact_recovery(2.0, 0.0, num_communities=2)
+        (True, False)
     """
     _require_rates(a, b, num_communities)
-    return abs(math.sqrt(a) - math.sqrt(b)) >= math.sqrt(num_communities)
+    # (sqrt(a) - sqrt(b))^2 against k without roots, so that equality is exact.
+    excess = Fraction(a) + Fraction(b) - num_communities
+    distance = (excess > 0) * excess**2 - 4 * Fraction(a) * Fraction(b)
+    if distance == 0:
+        return a > 0 and b > 0
+    return distance > 0
 
 
 def _entropy(x: float) -> float:

@@ -15,10 +15,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor
 
+from lightning_landscape.certificates.apart import proved_floors
 from lightning_landscape.components.merge_tree import MergeTree
 from lightning_landscape.components.searches import Pair, Record, Searches
 from lightning_landscape.components.sharding import Share, in_turn
-from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
+from lightning_landscape.finders import Budget, PathFinder, default_finder
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress
 
@@ -35,6 +36,8 @@ class PairwiseHeights:
         losses: E at the points, shape (k,).
         heights: of the lowest path known, shape (k, k), symmetric: that of the search where there was one, else
             that of the straight line; NaN between points whose loss is not finite.
+        floors: heights that every path between two points is proved to reach, shape (k, k); minus infinity where
+            nothing is proved.
         rows: one a searched pair: ``a``, ``b`` and the fields of :class:`~lightning_landscape.connection.Connection`.
         lines: the same for the straight lines between all pairs.
     """
@@ -42,12 +45,13 @@ class PairwiseHeights:
     names: tuple[str, ...]
     losses: Array
     heights: Array
+    floors: Array
     rows: list[dict[str, Any]] = field(repr=False)
     lines: list[dict[str, Any]] = field(repr=False, default_factory=list)
 
     def tree(self) -> MergeTree:
-        """The merge tree of these heights."""
-        return MergeTree.from_heights(self.losses, self.heights, self.names)
+        """The merge tree of these heights and floors."""
+        return MergeTree.from_heights(self.losses, self.heights, self.names, self.floors)
 
 
 def untouched(seed: int) -> AbstractContextManager[None]:
@@ -80,13 +84,15 @@ def search_heights(
 
     A finder that permutes units (``aligned`` in its rows) counts a point and its permuted copies as one.
 
+    Where the surface is one that separations are proved for (docs/certificates.md), ``floors`` has them, for all pairs.
+
     Results depend on neither order nor number of processes: each search draws its random numbers from a seed that
     is a hash of its two points, when ``isolate`` is given.
 
     Args:
         surface: the loss surface E.
         points: the k >= 1 points by name, each of shape (P,).
-        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         pairs: "tree" searches the k - 1 edges of the minimum spanning tree of straight lines, "all" every pair.
         level: for every search; ``None`` takes it from the two ends and ``margin``.
         margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
@@ -117,9 +123,7 @@ def search_heights(
         raise ValueError("points is empty: a merge tree needs at least one point")
     if pairs not in get_args(PairChoice):
         raise ValueError(f"pairs must be one of {', '.join(get_args(PairChoice))}, got {pairs!r}")
-    searches = Searches(
-        surface, points, finder or DynamicStringSampling(), level, margin, budget, record, lines, isolate
-    )
+    searches = Searches(surface, points, finder or default_finder(), level, margin, budget, record, lines, isolate)
     steps = _Steps(progress)
     # The first of them chooses for all by the clock how stacks are evaluated.
     surface.adopt(share(searches.choice, [0])[0])
@@ -137,7 +141,10 @@ def search_heights(
         candidates = cheapest_tree(candidates, costs)
     rows = share(steps.counted(searches.search, "paths", len(candidates)), candidates)
     _fill(heights, candidates, [searches.height(row, pair) for row, pair in zip(rows, candidates, strict=True)])
-    return PairwiseHeights(tuple(points), losses, heights, rows, measured)
+    aligned = any(row["aligned"] for row in rows)
+    with isolate(0):
+        floors = proved_floors(surface, list(points.values()), reordered=aligned)
+    return PairwiseHeights(tuple(points), losses, heights, floors, rows, measured)
 
 
 def most_searches(points: int, pairs: PairChoice) -> int:

@@ -43,12 +43,16 @@ class MergeTree:
     that were found, upper bounds of the true saddles: two points that are joined at u are connected there,
     two that are not may be. Components of the level set that hold none of the points are not counted.
 
+    Where separations are proved, ``floors`` has for a pair a height that every path between the two reaches; then each
+    merge is known up to an interval, and N_u up to a range.
+
     A point whose loss is not finite lies in no level set. A height that is NaN or +inf was not searched.
 
     Attributes:
         names: of the points.
         losses: E_i, shape (k,).
         heights: h_ij, shape (k, k), symmetric; the losses on the diagonal, +inf where nothing was searched.
+        floors: heights that every path between two points is proved to reach, shape (k, k); at least the larger loss.
         merges: lowest first; fewer than k - 1 where some points are never joined.
 
     Example:
@@ -62,12 +66,19 @@ class MergeTree:
     names: tuple[str, ...]
     losses: Array
     heights: Array
+    floors: Array
     merges: tuple[Merge, ...]
     _steps: Array = field(repr=False)  # SciPy's linkage of the ranks of the heights
     _values: Array = field(repr=False)  # the height of each rank
 
     @classmethod
-    def from_heights(cls, losses: ArrayLike, heights: ArrayLike, names: Sequence[str] | None = None) -> MergeTree:
+    def from_heights(
+        cls,
+        losses: ArrayLike,
+        heights: ArrayLike,
+        names: Sequence[str] | None = None,
+        floors: ArrayLike | None = None,
+    ) -> MergeTree:
         """The tree of pairwise heights.
 
         Args:
@@ -75,10 +86,13 @@ class MergeTree:
             heights: heights of paths between them, shape (k, k), symmetric; NaN or +inf where none was
                 searched. The diagonal is not read.
             names: of the points; default ``"0"``, ``"1"``, ...
+            floors: heights that every path between two points is proved to reach, shape (k, k), symmetric; minus
+                infinity or NaN where nothing is proved, ``None`` for nowhere. A height below a floor is raised to it:
+                it was measured at points of a path, and missed a peak between them.
 
         Raises:
-            ValueError: for other shapes, heights that are not symmetric, and a height below the loss of one of
-                its ends, which no path has: it holds its ends. (A difference of rounding is lifted.)
+            ValueError: for other shapes, heights or floors that are not symmetric, and a height below the loss of
+                one of its ends, which no path has: it holds its ends. (A difference of rounding is lifted.)
         """
         loss = _array(losses)
         height = _array(heights)
@@ -91,6 +105,8 @@ class MergeTree:
         if len(chosen) != k or len(set(chosen)) != k:
             raise ValueError(f"names must be {k} different strings, one a loss, got {list(chosen)}")
         height = _checked_heights(loss, height, chosen)
+        lowest = _checked_floors(loss, height, floors)
+        height = np.where(np.isfinite(height), np.fmax(height, lowest), height)
         condensed = height[np.triu_indices(k, 1)]
         finite = np.isfinite(condensed)
         # Single linkage looks at the order of the heights alone. Ranks have it without the values that SciPy
@@ -104,7 +120,7 @@ class MergeTree:
             for left, right, rank, _ in steps
             if rank < len(values)
         )
-        return cls(chosen, loss, height, merges, steps, np.append(values, math.inf))
+        return cls(chosen, loss, height, lowest, merges, steps, np.append(values, math.inf))
 
     @overload
     def num_components(self, u: float) -> int: ...
@@ -125,6 +141,37 @@ class MergeTree:
         joined = np.searchsorted([merge.height for merge in self.merges], levels, side="right")
         count = np.asarray(born - joined, dtype=np.int64)
         return int(count) if count.ndim == 0 else count
+
+    def fewest_components(self, u: float) -> int:
+        """A proved lower bound of N_u among the given points: so many of them are separated from each other.
+
+        1 where nothing is proved and a point lies below the level. :meth:`num_components` is the upper bound.
+
+        Example:
+            >>> tree = MergeTree.from_heights([0, 0, 0], np.ones((3, 3)), floors=[[0, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])
+            >>> [(tree.fewest_components(u), tree.num_components(u)) for u in (0.1, 0.6, 1.0)]
+            [(2, 3), (1, 3), (1, 1)]
+        """
+        apart: list[int] = []
+        for point in np.flatnonzero(np.isfinite(self.losses) & (self.losses <= u)):
+            if all(self.floors[point, other] > u for other in apart):
+                apart.append(int(point))
+        return len(apart)
+
+    @property
+    def proved(self) -> bool:
+        """Whether any two points are proved to be separated above their losses."""
+        return bool((self.floors > np.maximum.outer(self.losses, self.losses)).any())
+
+    def intervals(self) -> tuple[tuple[float, float], ...]:
+        """For each merge the least and the largest height at which its two clusters can meet: proved, and found."""
+        groups = {index: [index] for index in range(len(self.names))}
+        bounds = []
+        for number, merge in enumerate(self.merges):
+            left, right = groups.pop(merge.left), groups.pop(merge.right)
+            groups[len(self.names) + number] = left + right
+            bounds.append((float(self.floors[np.ix_(left, right)].min()), merge.height))
+        return tuple(bounds)
 
     def components(self, u: float) -> tuple[tuple[str, ...], ...]:
         """The points of each component at level ``u`` by name; the component of the lowest point comes first."""
@@ -150,11 +197,12 @@ class MergeTree:
         return np.unique([*self.losses[np.isfinite(self.losses)], *(merge.height for merge in self.merges)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: names, losses, heights and merges; a number that is not finite becomes ``None``."""
+        """Plain JSON: names, losses, heights, floors, merges; a number that is not finite becomes ``None``."""
         return {
             "names": list(self.names),
             "losses": plain_json(self.losses),
             "heights": plain_json(self.heights),
+            "floors": plain_json(self.floors),
             "merges": [merge._asdict() for merge in self.merges],
         }
 
@@ -168,7 +216,10 @@ class MergeTree:
         """
         losses = [math.nan if value is None else value for value in row["losses"]]
         heights = [[math.inf if value is None else value for value in line] for line in row["heights"]]
-        return cls.from_heights(losses, heights, row["names"])
+        floors = row.get("floors")  # none in a tree from before there were proofs
+        if floors is not None:
+            floors = [[-math.inf if value is None else value for value in line] for line in floors]
+        return cls.from_heights(losses, heights, row["names"], floors)
 
 
 def _array(values: Any) -> Array:
@@ -201,3 +252,17 @@ def _checked_heights(losses: Array, heights: Array, names: Sequence[str]) -> Arr
     known = np.where(np.isfinite(known), np.fmax(known, floor), known)
     np.fill_diagonal(known, losses)
     return known
+
+
+def _checked_floors(losses: Array, heights: Array, floors: ArrayLike | None) -> Array:
+    ends = np.maximum.outer(losses, losses)
+    if floors is None:
+        return ends
+    known = _array(floors)
+    if known.shape != heights.shape:
+        raise ValueError(f"floors must have the shape {heights.shape} of heights, got {known.shape}")
+    known = np.where(np.isnan(known), -math.inf, known)
+    if not np.array_equal(known, known.T):
+        raise ValueError("floors must be symmetric: a path can be walked both ways")
+    np.fill_diagonal(known, -math.inf)
+    return np.fmax(known, ends)

@@ -6,6 +6,8 @@ from lightning_landscape.finders.base import PathFinder as PathFinder
 from lightning_landscape.finders.bezier import BezierCurve as BezierCurve
 from lightning_landscape.finders.chain import Chain as Chain
 from lightning_landscape.finders.chain import Segment as Segment
+from lightning_landscape.finders.curve_then_beads import CurveThenBeads as CurveThenBeads
+from lightning_landscape.finders.default import default_finder as default_finder
 from lightning_landscape.finders.ladder import Ladder as Ladder
 from lightning_landscape.finders.linear import LinearPath as LinearPath
 from lightning_landscape.finders.measurement import measured as measured

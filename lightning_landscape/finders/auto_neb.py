@@ -92,7 +92,7 @@ class AutoNEB(PathFinder):
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """Trains the band."""
         surface = search.surface
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = search.generator(self.seed)
         stream = surface.training_stream()
         watch = Watch(search)
         chain = search.chain
@@ -108,7 +108,7 @@ class AutoNEB(PathFinder):
                 watch,
                 pivots,
                 stream,
-                steps=self.steps,
+                steps=self.steps * search.patience,
                 cost=len(pivots),
                 step=partial(self._step, search, band, optimizer),
                 look=partial(self._look, search, watch, cycle),

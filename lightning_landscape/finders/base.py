@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress, WorkSpent
 
 _FINE = 5  # evaluations for each of the search's grid on the line, which the verification of a longer path may take
+_PROGRESS = 0.01  # of the excess over the level, which a round must take off where no budget ends the search
 _RESERVED = 1 / 3  # of what the line leaves, for that verification at most
 
 
@@ -119,23 +121,22 @@ class PathFinder(ABC):
         losses = None if known is None else dict(zip(known.t, known.loss, strict=True))
         line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin), losses)
         budget = budget or Budget()
-        straight = Chain([line], line.length, self.samples, thorough=budget.work is None)
+        straight = Chain([line], line.length, self.samples)
         line.refined = known is not None and straight.fine
         ledger = Ledger(surface, budget)
         straight.glance(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]
         if level is None:
             level = level_above([loss_a, loss_b], margin)
-        chain = straight
+        chain, thorough = straight, budget.work is None
         reason = barred(loss_a, loss_b, level)
         with ledger.capped():
             if reason is None:
-                reason = Reason.DEPTH if settled(surface, straight, level) else Reason.BUDGET
+                reason = Reason.DEPTH if settled(surface, straight, level, thorough) else Reason.BUDGET
                 if not line.height <= level:
                     search = Search(surface, level, ledger, line, straight, progress or _quiet)
-                    found, reason = self._found(search)
-                    # Compared as they are measured in the end: on the grid of the search either may look too low.
-                    chain = min(straight, found, key=lambda candidate: _finite(candidate.height))
+                    found, reason = self._found(search, thorough)
+                    chain = _lower(surface, straight, found, thorough)
         return connection_of(chain, line, level, reason, ledger)
 
     def least_work(self, surface: LossSurface) -> float:
@@ -147,21 +148,55 @@ class PathFinder(ABC):
         line = Segment(surface.point(), surface.point())
         return len(Chain([line], 0.0, self.samples).coarse(line)) * surface.evaluation_passes / 3
 
-    def _found(self, search: Search) -> tuple[Chain, Reason]:
-        """What the search finds, verified and shortened within the budget."""
+    def _found(self, search: Search, thorough: bool) -> tuple[Chain, Reason]:
+        """What rounds of searching find, each from the lowest chain so far, verified and shortened within the budget.
+
+        Limits of steps, which double from round to round, and rules for what is stuck share out a budget, and do not
+        end a search. Without a budget it ends with the first round that takes less than a hundredth off the excess over
+        the level: after finitely many, for what is left shrinks to nothing.
+        """
         surface, level, ledger = search.surface, search.level, search.ledger
         grid = _FINE * (self.samples + 1) * surface.evaluation_passes / 3
         ledger.reserve(min(grid, _RESERVED * ledger.remaining))
-        try:
-            found, reason = self.search(search)
-        except WorkSpent:
-            found, reason = search.lowest, Reason.BUDGET
-        if not settled(surface, found, level):
-            return found, Reason.BUDGET
-        if found.height <= level:
+        best, reason = search.chain, Reason.DEPTH
+        for number in itertools.count():
+            before, spent = best.height, ledger.spent.total
+            try:
+                found, reason = self.search(replace(search, chain=best, round=number))
+            except WorkSpent:
+                found, reason = search.lowest, Reason.BUDGET
+            best = best.lower(found)
+            if best.height <= level:
+                if not settled(surface, best, level):
+                    return best, Reason.BUDGET
+                best = self._pulled_tight(search, best, thorough)
+            progress = before - best.height > _PROGRESS * (before - level)
+            if (
+                best.height <= level
+                or reason in (Reason.BUDGET, Reason.DIVERGED)
+                or ledger.spent.total == spent
+                or (math.isinf(ledger.remaining) and not progress)
+            ):
+                break
+            if ledger.remaining <= 0:
+                reason = Reason.BUDGET
+                break
+        settled(surface, best, level)
+        return best, reason
+
+    def _pulled_tight(self, search: Search, chain: Chain, thorough: bool) -> Chain:
+        """A chain below the level, shortened and measured as finely as it will be; as it was, if that shows a peak."""
+        tighter = chain
+        with suppress(WorkSpent):
+            tighter = shorten(search, chain, self.shorten)
+        for candidate in (tighter, chain):
+            if thorough:
+                candidate.finish(search.surface, search.level)
             with suppress(WorkSpent):
-                found = shorten(search, found, self.shorten)
-        return found, reason
+                candidate.revisit(search.surface, search.line, search.level)
+            if candidate.height <= search.level:
+                return candidate
+        return chain
 
 
 def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,8 +229,19 @@ def _made_by(factory: OptimizerFactory) -> list[Any]:
     return [type(optimizer).__name__, groups]
 
 
-def _finite(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _lower(surface: LossSurface, first: Chain, second: Chain, thorough: bool) -> Chain:
+    """The lower chain, in the end measured finer everywhere, if ``thorough``, as the other is as soon as it counts."""
+    lower = min(first, second, key=_height)
+    if not thorough:
+        return lower
+    lower.finish(surface)
+    again = min(first, second, key=_height)
+    again.finish(surface)
+    return min(first, second, key=_height)
+
+
+def _height(chain: Chain) -> float:
+    return math.inf if math.isnan(chain.height) else chain.height
 
 
 def _quiet(description: str, fraction: float) -> None:

@@ -28,11 +28,13 @@ class Bead:
     Every path between the segment's ends crosses that hyperplane, so that nothing is lost by staying in
     it, and a bead cannot slide back into the basin of either end.
 
+    It keeps three vectors (P,), and its optimiser those of its own: what follows from the segment is computed anew.
+
     Args:
         segment: the segment that the bead will split.
         t: where on it the bead starts.
         target: the loss to reach.
-        noise: a random vector (P,): at a symmetric saddle the gradient has no component off the segment.
+        seed: of a small first displacement: at a symmetric saddle the gradient has no component off the segment.
         optimizer: makes the bead's optimiser.
         rate: by which its learning rate is multiplied from the first step on.
 
@@ -45,21 +47,19 @@ class Bead:
         segment: Segment,
         t: float,
         target: float,
-        noise: Tensor,
+        seed: int,
         optimizer: OptimizerFactory,
         rate: float = 1.0,
     ) -> None:
         self.segment = segment
-        self._origin = segment.at(t)
-        self._axis = (segment.end - segment.start) / max(segment.length, torch.finfo(segment.start.dtype).tiny)
-        scale = _JITTER * segment.length / math.sqrt(noise.numel())
-        self.point = self._confined(self._origin + scale * noise)
+        self._t = t
+        self._seed = seed
+        self.point = self._first_point()
         self.mean = self.point.clone()
         self.best = self.point.clone()
         self.loss = math.inf
         self.target = target
         self._first = math.nan
-        self._start = self.point.clone()
         self._optimizer = optimizer([self.point])
         self.rate = rate
         self._multiply_rate(rate)
@@ -100,7 +100,7 @@ class Bead:
         # Where steps were too long they may have led to a plateau without return, such as dead units: a bead that has
         # not come half of the way begins again.
         false_start = self.loss > (self._first + self.target) / 2
-        resumed = self._start if false_start else self.best
+        resumed = self._first_point() if false_start else self.best
         self.rate *= _DECAY if false_start else 1.0
         self._idle = 0
         self._progress = self.steps
@@ -128,8 +128,18 @@ class Bead:
             Segment(self.best, self.segment.end, {0.0: self.loss, 1.0: last}),
         ]
 
+    def _first_point(self) -> Tensor:
+        origin = self.segment.at(self._t)
+        generator = torch.Generator().manual_seed(self._seed)
+        noise = torch.randn(origin.shape, generator=generator).to(origin)
+        return self._confined(origin + _JITTER * self.segment.length / math.sqrt(len(noise)) * noise)
+
     def _confined(self, point: Tensor) -> Tensor:
-        return point - torch.dot(point - self._origin, self._axis) * self._axis
+        """The nearest point of the hyperplane, in which every point's part along the segment is t."""
+        start = self.segment.start
+        along = self.segment.end - start
+        square = torch.dot(along, along).clamp(min=torch.finfo(along.dtype).tiny)
+        return point - (torch.dot(point - start, along) / square - self._t) * along
 
 
 def train_beads(search: Search, beads: list[Bead], max_steps: int, stream: Iterator[Any]) -> Reason | None:

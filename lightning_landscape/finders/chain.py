@@ -16,6 +16,7 @@ from lightning_landscape.surface import LossSurface
 _POINT_BYTES = 2**28  # memory for points that wait to be evaluated
 _FINER = 3  # how much finer the result is measured than the search samples
 _PEAKS = 3  # local maxima of a segment that are looked at closely
+_BESIDE = 0.01  # of the distance of the ends: a path so near the line is looked at where the line is high
 _SAME = 1e-9  # samples closer than this are one
 _ROUNDS = 2  # halvings of the grid around them
 _HALVINGS = 3  # of a gap in which the loss may rise above the level
@@ -35,7 +36,9 @@ class Segment:
         self.end = end
         self.losses = losses if losses is not None else {}
         self.length = distance(start, end)
-        self.refined = False  # measured as finely as it will be
+        self.refined = False  # measured as finely as a search does it
+        self.finished = False  # measured as finely as it will be
+        self.crested = False  # measured closely around its highest sample
 
     def at(self, t: float) -> Tensor:
         """The point (1 - t) start + t end."""
@@ -47,7 +50,11 @@ class Segment:
             return self
         width = last - first
         known = {(t - first) / width: loss for t, loss in self.losses.items() if first <= t <= last}
-        return Segment(self.at(first), self.at(last), known)
+        piece = Segment(self.at(first), self.at(last), known)
+        # Where the whole was measured finely, so is the piece, once its ends are known too.
+        whole = {0.0, 1.0} <= set(known)
+        piece.refined, piece.finished = self.refined and whole, self.finished and whole
+        return piece
 
     def knows(self, t: float) -> bool:
         """Whether E was sampled at ``t``, or so close to it that the difference is rounding."""
@@ -65,6 +72,15 @@ class Segment:
         inner = {t: math.inf if math.isnan(loss) else loss for t, loss in self.losses.items() if 0 < t < 1}
         return max(inner, key=lambda t: inner[t])
 
+    def beside(self, points: list[Tensor], distance: float) -> list[float]:
+        """The t of the segment's points nearest to those ``points`` (P,) that are no further than ``distance`` away."""
+        direction = self.end - self.start
+        square = float(direction.square().sum())
+        if not 0 < square < math.inf:
+            return []
+        nearest = [(min(1.0, max(0.0, float((point - self.start) @ direction) / square)), point) for point in points]
+        return [t for t, point in nearest if float((self.at(t) - point).norm()) <= distance]
+
     def peaks(self) -> list[float]:
         """The t of the highest few local maxima among the samples."""
         order = sorted(self.losses)
@@ -73,11 +89,12 @@ class Segment:
         tops = [i for i in range(len(values)) if padded[i] <= padded[i + 1] >= padded[i + 2]]
         return [order[i] for i in sorted(tops, key=lambda i: -values[i])[:_PEAKS]]
 
-    def between(self, t: float) -> list[float]:
-        """The midpoints between ``t`` and its neighbours among the samples."""
-        order = sorted(self.losses)
-        place = order.index(t)
-        return [(t + order[i]) / 2 for i in (place - 1, place + 1) if 0 <= i < len(order)]
+    def between(self, t: float, level: float = math.inf) -> list[float]:
+        """The midpoints between ``t`` and its neighbours among the samples, where E may rise above a finite level."""
+        gaps = list(pairwise(sorted(self.losses)))
+        if math.isfinite(level):
+            gaps = rising_gaps(self.losses, level)
+        return [(before + after) / 2 for before, after in gaps if t in (before, after)]
 
 
 def measure(surface: LossSurface, wanted: Iterable[tuple[Segment, Sequence[float]]]) -> None:
@@ -99,18 +116,13 @@ class Chain:
         scale: the distance of the endpoints; a segment of that length gets ``samples`` interior points.
         samples: interior points of a segment as long as ``scale``; a shorter one gets fewer, and at least one.
         aligned: whether it ends in a permuted copy of the second endpoint.
-        thorough: whether :meth:`refine` measures finer everywhere, or only where a bound on the curvature does not
-            exclude a loss above the level, as where work is limited.
     """
 
-    def __init__(
-        self, segments: list[Segment], scale: float, samples: int, aligned: bool = False, thorough: bool = True
-    ) -> None:
+    def __init__(self, segments: list[Segment], scale: float, samples: int, aligned: bool = False) -> None:
         self.segments = segments
         self.scale = scale
         self.samples = samples
         self.aligned = aligned
-        self.thorough = thorough
 
     @property
     def height(self) -> float:
@@ -131,7 +143,7 @@ class Chain:
 
     def with_segments(self, segments: list[Segment]) -> Chain:
         """Another chain at the same spacing."""
-        return Chain(segments, self.scale, self.samples, self.aligned, self.thorough)
+        return Chain(segments, self.scale, self.samples, self.aligned)
 
     def through(self, corners: Tensor) -> Chain:
         """A chain with the same ends through copies of other corners (K, P), not measured but at the ends."""
@@ -152,6 +164,10 @@ class Chain:
             after.losses.setdefault(0.0, before.losses[1.0])
         measure(surface, ((segment, self._grid(segment, 1)) for segment in self.segments))
 
+    def wanted(self) -> list[tuple[Segment, float]]:
+        """The samples that the spacing of the search asks for, in order, each corner as the end of its segment."""
+        return [(segment, t) for segment in self.segments for t in self._grid(segment, 1)[1:]]
+
     def coarse(self, segment: Segment) -> list[float]:
         """The coarsest grid: ends, middle and every second point of the search's spacing."""
         return sorted({*self._grid(segment, 1)[::2], 0.5, 1.0})
@@ -160,52 +176,14 @@ class Chain:
         """Samples every segment on the coarsest grid."""
         measure(surface, ((segment, self.coarse(segment)) for segment in self.segments))
 
-    def refine(self, surface: LossSurface, level: float = math.inf) -> None:
-        """Measures three times finer, then halves the spacing around the highest points.
+    def refine(self, surface: LossSurface, level: float) -> None:
+        """Looks between the samples, where a bound on the curvature does not exclude a loss above the level.
 
-        Segments that are found above ``level`` are left at once: what they need is a new bead.
+        Gaps are halved, the last time those beside peaks alone. Segments that are found above ``level`` are left at
+        once: what they need is a new bead.
         """
         self.sample(surface)
         rest = [segment for segment in self.segments if segment.height <= level and not segment.refined]
-        if not self.thorough:
-            self._close_gaps(surface, rest, level)
-            return
-        measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
-        for _ in range(_ROUNDS):
-            rest = [segment for segment in rest if segment.height <= level]
-            near = ([t for peak in segment.peaks() for t in segment.between(peak)] for segment in rest)
-            measure(surface, zip(rest, near, strict=True))
-        for segment in rest:
-            segment.refined = True
-
-    def crest(self, surface: LossSurface) -> None:
-        """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
-        height = self.height
-        highest = [segment for segment in self.segments if segment.height == height and math.isfinite(height)]
-        for top in [segment for segment in highest if not segment.refined]:
-            top.refined = True
-            measure(surface, [(top, top.between(top.peaks()[0]))])
-            for _ in range(_ROUNDS):
-                measure(surface, [(top, vertex(top.losses))])
-
-    def verified(self, level: float) -> bool:
-        """Whether it lies below the level, as far as it is measured, and was measured far enough to say so."""
-        return all(
-            segment.height <= level and (segment.refined or not rising_gaps(segment.losses, level))
-            for segment in self.segments
-        )
-
-    @property
-    def fine(self) -> bool:
-        """Whether no gap between samples is wider than a third of the search's spacing."""
-        return all(
-            after - before <= (1 + _SAME) / self._steps(segment, _FINER)
-            for segment in self.segments
-            for before, after in pairwise(sorted(segment.losses))
-        )
-
-    def _close_gaps(self, surface: LossSurface, rest: list[Segment], level: float) -> None:
-        """Halves the gaps in which E may rise above the level, and the last time those beside peaks alone."""
         for halvings in range(1, _HALVINGS + 1):
             gaps = [
                 [
@@ -220,6 +198,58 @@ class Chain:
             rest = [segment for segment in rest if segment.height <= level]
         for segment in rest:
             segment.refined = True
+
+    def finish(self, surface: LossSurface, level: float = math.inf) -> None:
+        """Measures three times finer everywhere, then halves the spacing around peaks that may rise above the level.
+
+        Segments that are found above ``level`` are left at once.
+        """
+        self.sample(surface)
+        rest = [segment for segment in self.segments if segment.height <= level and not segment.finished]
+        measure(surface, [(segment, self._grid(segment, _FINER)) for segment in rest])
+        for _ in range(_ROUNDS):
+            rest = [segment for segment in rest if segment.height <= level]
+            near = ([t for peak in segment.peaks() for t in segment.between(peak, level)] for segment in rest)
+            measure(surface, zip(rest, near, strict=True))
+        for segment in rest:
+            segment.refined = segment.finished = True
+
+    def crest(self, surface: LossSurface) -> None:
+        """Measures closely around the highest sample alone: enough for a path that lies above the level anyway."""
+        height = self.height
+        highest = [segment for segment in self.segments if segment.height == height and math.isfinite(height)]
+        for top in [segment for segment in highest if not (segment.finished or segment.crested)]:
+            top.crested = True
+            measure(surface, [(top, top.between(top.peaks()[0]))])
+            for _ in range(_ROUNDS):
+                measure(surface, [(top, vertex(top.losses))])
+
+    def revisit(self, surface: LossSurface, line: Segment, level: float) -> None:
+        """Measures it wherever it passes by a point of ``line`` that is known to lie above the level.
+
+        What rises on the line between the samples of this chain, a wall that is narrower than they are apart, is not
+        overlooked where both are all but the same.
+        """
+        high = [line.at(t) for t, loss in line.losses.items() if not loss <= level]
+        measure(surface, ((segment, segment.beside(high, _BESIDE * self.scale)) for segment in self.segments))
+
+    def verified(self, level: float) -> bool:
+        """Whether it lies below the level, as far as it is measured, and was measured far enough to say so."""
+        return all(
+            segment.height <= level and (segment.refined or not rising_gaps(segment.losses, level))
+            for segment in self.segments
+        )
+
+    @property
+    def fine(self) -> bool:
+        """Whether no gap between samples is wider than a third of the search's spacing."""
+        # By arc length: a short segment has a few samples at least, a shorn one those of the whole that it comes from.
+        widest = (1 + _SAME) * self.scale / (_FINER * (self.samples + 1))
+        return all(
+            not (after - before) * segment.length > widest
+            for segment in self.segments
+            for before, after in pairwise(sorted(segment.losses))
+        )
 
     def profile(self) -> Profile:
         """All that was measured, by arc length."""

@@ -35,7 +35,8 @@ class CurveFinder(PathFinder):
         bends: n, at least 1.
         draws: values of t a step, each of which costs a gradient step. Where a batch is all the data, t is the only
             noise, and 8 draws joined more pairs than 1 (docs/results/published_figures.md).
-        max_steps: optimiser steps; over the second half the learning rate falls to 0.
+        max_steps: optimiser steps, twice as many in each further round of a search; over the second half the learning
+            rate falls to 0.
         optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's. None is Adam with a step
             of 0.05 times the root mean square coordinate difference of the endpoints.
         samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is
@@ -79,14 +80,15 @@ class CurveFinder(PathFinder):
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """Trains the bends."""
         surface = search.surface
-        generator = torch.Generator().manual_seed(self.seed)
-        controls = self._through(search.chain)
+        generator = search.generator(self.seed)
+        controls = self.through(search.chain)
         bends = controls[1:-1]  # a view: the curve moves with its bends
         scale = _JITTER * search.chain.length / math.sqrt(surface.dimension)
         bends += scale * torch.randn(bends.shape, generator=generator).to(bends)
         factory = self.optimizer or relative_adam(search.line.length, surface.dimension)
         optimizer = factory([bends])
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 - 2 * step / self.max_steps))
+        steps = self.max_steps * search.patience
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 - 2 * step / steps))
         watch = Watch(search)
 
         def step(batch: Any) -> Tensor:
@@ -107,7 +109,7 @@ class CurveFinder(PathFinder):
             watch,
             bends,
             surface.training_stream(),
-            steps=self.max_steps,
+            steps=steps,
             cost=self.draws,
             step=step,
             look=look,
@@ -125,7 +127,7 @@ class CurveFinder(PathFinder):
 
         return descend(optimizer, evaluate)
 
-    def _through(self, chain: Chain) -> Tensor:
+    def through(self, chain: Chain) -> Tensor:
         """Controls of the curve that passes through a chain at equal steps of its arc length."""
         t = torch.linspace(0, 1, self.bends + 2, dtype=torch.float64)
         points = Path(chain.beads())(t)

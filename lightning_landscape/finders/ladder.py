@@ -68,7 +68,7 @@ class Ladder(PathFinder):
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """Climbs rung by rung."""
         if self.align:
-            search = _aligned(search)
+            search = replace(search, line=_straight(search.chain)) if search.chain.aligned else _aligned(search)
             if search.chain.height <= search.level:
                 return search.chain, Reason.DEPTH
         best, reason = search.chain, Reason.DEPTH
@@ -81,13 +81,19 @@ class Ladder(PathFinder):
         return best, reason
 
 
+def _straight(chain: Chain) -> Segment:
+    """The segment between the ends of a chain, with their losses."""
+    first, last = chain.segments[0], chain.segments[-1]
+    return Segment(first.start, last.end, {0.0: first.losses[0.0], 1.0: last.losses[1.0]})
+
+
 def _aligned(search: Search) -> Search:
     """The search to the permuted copy of the second endpoint, its straight line refined."""
     surface, line = search.surface, search.line
     copy, expected = permuted_copy(surface, line.start, line.end), line.losses[1.0]
     # One function has one loss: the difference is rounding, which must not decide against the level.
     segment = Segment(line.start, copy, {0.0: line.losses[0.0], 1.0: expected})
-    chain = Chain([segment], segment.length, search.chain.samples, aligned=True, thorough=search.chain.thorough)
+    chain = Chain([segment], segment.length, search.chain.samples, aligned=True)
     chain.sample(surface)
     chain.refine(surface, search.level)
     return replace(search, line=segment, chain=chain)

@@ -67,28 +67,34 @@ def measured(
     ledger = Ledger(surface, Budget())
     line = Segment(beads[0], beads[-1])
     straight = Chain([line], line.length, samples, aligned)
-    straight.refine(surface)
+    straight.finish(surface)
     chain = straight
     if len(beads) > 2:
         chain = straight.with_segments([Segment(*ends) for ends in pairwise(beads)])
-        chain.refine(surface)
+        chain.finish(surface)
     losses = line.losses[0.0], line.losses[1.0]
     level = level_above(losses, margin) if level is None else level
     return connection_of(chain, line, level, barred(*losses, level) or Reason.DEPTH, ledger)
 
 
-def settled(surface: LossSurface, chain: Chain, level: float) -> bool:
+def settled(surface: LossSurface, chain: Chain, level: float, thorough: bool = False) -> bool:
     """Measures a sampled chain as far as its verdict needs, and the budget allows: whether that was far enough.
 
-    A thorough chain is measured finer everywhere. Any other is measured finer, below the level, wherever a bound on the
-    curvature does not exclude a loss above it, and above the level around its highest point alone.
+    Below the level it is measured finer wherever a bound on the curvature does not exclude a loss above it, above the
+    level around its highest point alone.
+
+    Args:
+        surface: the loss surface E.
+        chain: the chain, sampled.
+        level: the level u.
+        thorough: whether a chain below the level is measured finer everywhere.
     """
     try:
-        if chain.thorough:
-            chain.refine(surface)
-        elif chain.height <= level:
+        if chain.height <= level:
             chain.refine(surface, level)
-        if not (chain.thorough or chain.height <= level):
+        if thorough and chain.height <= level:
+            chain.finish(surface, level)
+        if not chain.height <= level:
             chain.crest(surface)
     except WorkSpent:
         return not chain.height <= level or chain.verified(level)

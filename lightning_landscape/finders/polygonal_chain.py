@@ -17,7 +17,8 @@ class PolygonalChain(CurveFinder):
         bends: number of movable bends between the endpoints, at least 1.
         draws: points on the curve at which a step takes the loss; each costs a gradient step. More draws make less
             noise.
-        max_steps: optimiser steps; over the second half the learning rate falls to 0.
+        max_steps: optimiser steps, twice as many in each further round of a search; over the second half the learning
+            rate falls to 0.
         optimizer: makes the optimiser of the bends, a tensor (n, P), any of torch's. None is Adam with a step of 0.05
             times the root mean square coordinate difference of the endpoints.
         samples: points per straight-line distance of the endpoints on the grid that a search uses. The result is

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 
+import torch
+
 from lightning_landscape.finders.chain import Chain, Segment
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress, Work
@@ -123,6 +125,7 @@ class Search:
         line: the straight segment, sampled.
         chain: the lowest chain so far, sampled, from which the search goes on; the straight line at first.
         progress: told what is being done.
+        round: how often the finder has searched before in this call, each time from what was lowest then.
         kept: what :meth:`keep` was told.
     """
 
@@ -132,11 +135,21 @@ class Search:
     line: Segment
     chain: Chain
     progress: Progress
+    round: int = 0
     kept: list[Chain] = field(default_factory=list)
 
     def keep(self, chain: Chain) -> None:
         """Takes note of a sampled chain, so that it is not lost where the budget ends in mid-computation."""
         self.kept.append(chain)
+
+    @property
+    def patience(self) -> int:
+        """By what a finder multiplies its limits of steps: 1 in the first round, and twice as much in each further."""
+        return 1 << self.round
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Random numbers for this round, others than in the rounds before."""
+        return torch.Generator().manual_seed(seed + self.round)
 
     @property
     def lowest(self) -> Chain:

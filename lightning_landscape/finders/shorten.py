@@ -61,7 +61,14 @@ class _Corner:
         self.cut = self._between()
 
     def _between(self) -> Segment:
-        return Segment(self.before.at(1 - self.share), self.after.at(self.share))
+        ends = {0.0: self.before.losses.get(1 - self.share), 1.0: self.after.losses.get(self.share)}
+        known = {t: loss for t, loss in ends.items() if loss is not None}
+        return Segment(self.before.at(1 - self.share), self.after.at(self.share), known)
+
+    def share_ends(self) -> None:
+        """Tells the segments beside it what is known of the cut's ends, which lie on them."""
+        self.before.losses.setdefault(1 - self.share, self.cut.losses[0.0])
+        self.after.losses.setdefault(self.share, self.cut.losses[1.0])
 
 
 def _cut_corners(search: Search, chain: Chain, parity: int, least: float) -> Chain:
@@ -80,6 +87,7 @@ def _cut_corners(search: Search, chain: Chain, parity: int, least: float) -> Cha
         for corner in pending:
             if _clears(corner.cut, search.level):
                 done[corner.index] = corner
+                corner.share_ends()
             else:
                 failed.append(corner)
         pending = [corner for corner in failed if corner.slack >= _WORTH * chain.length]

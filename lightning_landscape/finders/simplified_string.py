@@ -32,7 +32,7 @@ class SimplifiedString(PathFinder):
 
     Args:
         beads: interior beads, each of which costs a gradient step a step.
-        max_steps: optimiser steps.
+        max_steps: optimiser steps; twice as many in each further round of a search.
         climb_after: the share of max_steps after which the highest bead climbs; 1 for never.
         optimizer: makes the optimiser of the beads, a tensor (K, P), any of torch's. None is Adam with a step of
             0.05 times the root mean square coordinate difference of the endpoints.
@@ -80,7 +80,7 @@ class SimplifiedString(PathFinder):
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """Trains the string."""
         surface = search.surface
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = search.generator(self.seed)
         string = Path(search.chain.beads()).resample(self.beads + 2).beads
         beads = string[1:-1]  # a view: the string moves with its beads
         scale = _JITTER * search.chain.length / (self.beads + 1) / math.sqrt(surface.dimension)
@@ -88,9 +88,10 @@ class SimplifiedString(PathFinder):
         optimizer = (self.optimizer or relative_adam(search.line.length, surface.dimension))([beads])
         watch = Watch(search)
         numbers = itertools.count(1)
+        steps = self.max_steps * search.patience
 
         def step(batch: Any) -> Tensor:
-            climbs = next(numbers) > self.climb_after * self.max_steps
+            climbs = next(numbers) > self.climb_after * steps
             losses, climber = self._step(search, string, optimizer, batch, climbs)
             string.copy_(_respaced(string, climber))
             return losses
@@ -104,7 +105,7 @@ class SimplifiedString(PathFinder):
             watch,
             beads,
             surface.training_stream(),
-            steps=self.max_steps,
+            steps=steps,
             cost=self.beads,
             step=step,
             look=look,

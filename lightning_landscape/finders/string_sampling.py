@@ -27,7 +27,7 @@ class DynamicStringSampling(PathFinder):
     Args:
         alpha: beads are trained until E <= u - (1 - alpha) |u|, where u is the level.
         max_depth: levels of the recursion; at most 2^max_depth - 1 beads.
-        max_bead_steps: optimiser steps that one bead may take.
+        max_bead_steps: optimiser steps that one bead may take, twice as many in each further round of a search.
         split: start beads at the highest sampled point, or in the middle.
         optimizer: makes the optimiser of a bead from its parameters, any of torch's. None is Adam with
             a step of 0.05 times the root mean square coordinate difference of the segment's ends.
@@ -81,26 +81,28 @@ class DynamicStringSampling(PathFinder):
         best = search.chain
         chain = self._start(search)
         stream = search.surface.training_stream()
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = search.generator(self.seed)
         target = search.level - (1 - self.alpha) * abs(search.level)
         rate = 1.0
         for depth in range(self.max_depth):
             if search.ledger.remaining <= 0:
                 return best, Reason.BUDGET
             rising = [segment for segment in chain.segments if not segment.height <= search.level]
+            if not rising:
+                return chain, Reason.DEPTH
             beads = {
                 segment: Bead(
                     segment,
                     segment.highest if self.split == "argmax" else 0.5,
                     target,
-                    torch.randn(search.surface.dimension, generator=generator).to(segment.start),
+                    int(torch.randint(2**62, (1,), generator=generator)),
                     self.optimizer or relative_adam(segment.length, search.surface.dimension),
                     rate,
                 )
                 for segment in rising
             }
             search.progress(f"depth {depth + 1}: {len(beads)} new beads", 0.0)
-            failure = train_beads(search, list(beads.values()), self.max_bead_steps, stream)
+            failure = train_beads(search, list(beads.values()), self.max_bead_steps * search.patience, stream)
             if failure is Reason.DIVERGED:
                 return best, failure
             rate = min(bead.rate for bead in beads.values())
@@ -130,4 +132,6 @@ class DynamicStringSampling(PathFinder):
             return search.chain
         chain = search.chain.through(torch.stack(low) if low else segments[0].end.new_empty(0, len(segments[0].end)))
         chain.sample(search.surface)
+        if chain.height <= search.level:
+            chain.refine(search.surface, search.level)
         return chain

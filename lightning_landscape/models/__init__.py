@@ -7,6 +7,7 @@ from lightning_landscape.models.images.image_classifier import ImageClassifier
 from lightning_landscape.models.sparse_coding.unrolled_sparse_coder import UnrolledSparseCoder
 from lightning_landscape.models.text.lstm_language_model import LSTMLanguageModel
 from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
+from lightning_landscape.models.theorems.deep_quadratic_network import DeepQuadraticNetwork
 from lightning_landscape.models.theorems.polynomial_network import PolynomialNetwork
 from lightning_landscape.models.theorems.polynomial_regressor import PolynomialRegressor
 from lightning_landscape.models.theorems.quadratic_network import QuadraticNetwork
@@ -16,6 +17,7 @@ from lightning_landscape.models.theorems.two_layer_relu import TwoLayerReLU
 __all__ = [
     "CommunityGNN",
     "DeepLinearNetwork",
+    "DeepQuadraticNetwork",
     "ImageClassifier",
     "LSTMLanguageModel",
     "LineGraphGNN",

@@ -17,6 +17,7 @@ class Word(StrEnum):
 
     LINEARLY = "linearly connected"  # the barrier of the straight line is at most 1% of the larger end loss
     CURVE = "connected by a curve"  # the found path stays below the level
+    SEPARATED = "separated"  # proved: every path rises above the level
     UNDECIDED = "undecided"  # neither; the reason follows in brackets
 
 
@@ -39,11 +40,14 @@ _NEXT = {
 def word(row: Mapping[str, Any]) -> Word:
     """The word for what was found.
 
+    A proof comes first: the line of two separated points rises above the level, however little.
     A level below an end leaves a pair undecided, whatever the line is like: no path can answer that question.
 
     Args:
         row: see :func:`conclusion`.
     """
+    if row["verdict"] == Verdict.SEPARATED:
+        return Word.SEPARATED
     if row["reason"] in (Reason.ERROR, Reason.DIVERGED, Reason.ENDPOINT):
         return Word.UNDECIDED
     if is_linear(row):
@@ -72,7 +76,7 @@ def half_way(row: Mapping[str, Any]) -> float:
 def conclusion(found: Connection | Mapping[str, Any], reordered: float | None = None) -> str:
     """What a search found, in plain words: advice on averaging, then how the two are connected.
 
-    The words are fixed: *linearly connected*, *connected by a curve*, *undecided (why)*.
+    The words are fixed: *linearly connected*, *connected by a curve*, *separated*, *undecided (why)*.
 
     Args:
         found: a connection, or the row that its ``to_dict`` gives.
@@ -123,6 +127,10 @@ def _on_connection(row: Mapping[str, Any]) -> str:
     found, reason = word(row), row["reason"]
     level, height = _number(row["level"]), _number(row["height"])
     copy = ", up to the order of hidden units" if row["aligned"] else ""
+    if found is Word.SEPARATED:
+        every = ", also after any reordering of hidden units" if row["aligned"] else ""
+        proved = f"it is proved that every path between them rises to {row['floor']:.4g} or more"
+        return f"The two are {found}{every}: {proved}."
     if found is Word.UNDECIDED:
         what = f"Whether they are connected is undecided ({_WHY.get(reason, reason)})"
         if reason == Reason.ENDPOINT:

@@ -50,7 +50,7 @@ def check_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             _number(row["seconds"], ".1f"),
         )
     captions = [f"The last check: {row['conclusion']}" for row in rows[-1:] if "conclusion" in row]
-    if any(row["verdict"] != Verdict.CONNECTED for row in rows):
+    if any(row["verdict"] == Verdict.NOT_FOUND for row in rows):
         captions.append("undecided: this search found no path; it never proves that there is none")
     if captions:
         table.caption = Text("\n".join(captions))
@@ -74,6 +74,8 @@ def connection_table(row: Mapping[str, Any]) -> Table:
     table.add_row("verdict", _verdict(row))
     if row["aligned"]:
         table.add_row("end", Text("the permuted copy of B, not B itself"))
+    if row["verdict"] == Verdict.SEPARATED:
+        table.add_row("every path reaches", Text(_number(row["floor"], ".6g")))
     for key, spec in _QUANTITIES.items():
         table.add_row(key.replace("_", " "), Text(_number(row[key], spec)))
     return table
@@ -102,6 +104,8 @@ def _number(value: float | None, spec: str) -> str:
 def _verdict(row: Mapping[str, Any]) -> Text:
     if row["verdict"] == Verdict.CONNECTED:
         return Text("connected", style="green")
+    if row["verdict"] == Verdict.SEPARATED:
+        return Text("separated (proved)", style="magenta")
     style = "red" if row["reason"] == Reason.ERROR else "yellow"
     return Text(outcome(row["verdict"], row["reason"]), style=style)
 
@@ -109,21 +113,26 @@ def _verdict(row: Mapping[str, Any]) -> Text:
 def merge_table(tree: MergeTree) -> Table:
     """One line a merge, the lowest first: the height, the components that become one, and N_u from there on.
 
+    Where separations are proved, a column has the height that the two cannot be joined below.
+
     Example:
         >>> table = merge_table(MergeTree.from_heights([0.1, 0.2], [[0.1, 0.5], [0.5, 0.2]], ["run", "twin"]))
         >>> [str(cell) for column in table.columns for cell in column.cells]
         ['0.5', 'run', 'twin', '1']
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    if tree.proved:
+        table.add_column("proved", justify="right", no_wrap=True)
     table.add_column("height", justify="right", no_wrap=True)
     table.add_column("joins", overflow="fold")
     table.add_column("with", overflow="fold")
     table.add_column("components", justify="right")
     groups = {index: [name] for index, name in enumerate(tree.names)}
-    for number, merge in enumerate(tree.merges):
+    for number, (merge, (floor, _)) in enumerate(zip(tree.merges, tree.intervals(), strict=True)):
         left, right = groups.pop(merge.left), groups.pop(merge.right)
         groups[len(tree.names) + number] = left + right
-        table.add_row(f"{merge.height:.4g}", _members(left), _members(right), str(tree.num_components(merge.height)))
+        heights = [f"{height:.4g}" for height in ((floor, merge.height) if tree.proved else (merge.height,))]
+        table.add_row(*heights, _members(left), _members(right), str(tree.num_components(merge.height)))
     table.caption = "heights are upper bounds: what is apart here may be connected lower"
     table.caption_justify = "left"
     return table

@@ -42,6 +42,8 @@ def tree_figure(tree: MergeTree, title: str | None = None) -> Figure:
         top = _scale(graph, levels)
         _draw_graph(graph, tree, top)
         _draw_count(count, tree, levels, top)
+        if tree.proved:
+            _draw_fewest(count, tree, levels, top)
         note = "Heights are upper bounds: lines that meet are connected there; lines apart may be connected lower."
         left_out = int((~np.isfinite(tree.losses)).sum())
         if left_out:
@@ -82,6 +84,14 @@ def _draw_count(axes: Axes, tree: MergeTree, levels: Array, top: float) -> None:
     axes.set_xlim(0, 1.1 * max(1, int(counts.max())))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("components among\nthe points, $N_u$")
+
+
+def _draw_fewest(axes: Axes, tree: MergeTree, levels: Array, top: float) -> None:
+    """The proved lower bound of N_u, which falls at floors too, dashed."""
+    edges = np.unique([*levels, *tree.floors[np.isfinite(tree.floors)], top])
+    counts = [tree.fewest_components(float(u)) for u in edges[:-1]]
+    axes.stairs(counts, edges, orientation="horizontal", baseline=None, color=LINEAR, linewidth=1.4, linestyle="--")
+    axes.set_xlabel("components among the points,\n$N_u$; dashed: proved at least")
 
 
 def _leaf_order(tree: MergeTree) -> list[int]:

@@ -115,6 +115,16 @@ def default_name(*, step: int, epoch: int) -> str:
     return f"epoch={epoch:03d}-step={step:06d}"
 
 
+def epoch_of(name: str) -> int:
+    """The epoch in a name of :func:`default_name`.
+
+    Example:
+        >>> epoch_of(default_name(step=69, epoch=3))
+        3
+    """
+    return int(name.partition("-")[0].removeprefix("epoch="))
+
+
 def checked_name(name: str) -> str:
     """The name itself, if it is a plain file name that cannot leave its folder.
 

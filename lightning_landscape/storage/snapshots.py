@@ -22,6 +22,7 @@ from lightning_landscape.storage.snapshot_headers import (
     checked_finite,
     checked_name,
     default_name,
+    epoch_of,
     is_snapshot,
     make_header,
     parse_header,
@@ -41,6 +42,7 @@ __all__ = [
     "checked_name",
     "content_hash",
     "default_name",
+    "epoch_of",
     "is_snapshot",
     "module_state",
     "parse_header",
@@ -155,6 +157,10 @@ class SnapshotStore:
             self._shared.add(snapshot, intact=True)
         return snapshot
 
+    def hash_of(self, module: nn.Module) -> str:
+        """The content hash that a snapshot of the module has in this store."""
+        return content_hash(rounded(module_state(module), self.dtype)[0])
+
     def adopt(self, snapshot: Snapshot) -> Snapshot:
         """Has a snapshot of another store under its name here too, as a link, or a copy on another disk.
 
@@ -215,24 +221,6 @@ class SnapshotStore:
         for note in self.dirpath.glob(f"[!.]*{_NOTE}"):
             if not note.with_suffix(SUFFIX).exists():
                 note.unlink(missing_ok=True)
-
-    def move_aside(self, folder: str | os.PathLike[str]) -> bool:
-        """Moves all snapshots, notes included, into another folder of the same disk, in one step.
-
-        Args:
-            folder: where to; it must not be there, or be empty.
-
-        Returns:
-            Whether there was anything to move.
-
-        Raises:
-            OSError: if the folder holds something, or lies on another disk.
-        """
-        if not self.dirpath.exists():
-            return False
-        Path(folder).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.dirpath, folder)
-        return True
 
     def _link(self, wanted: Snapshot) -> bool:
         """Makes the snapshot a name of a file that has its weights already; whether there is one."""

@@ -7,14 +7,22 @@ from functools import singledispatch
 from torch import Tensor, nn
 
 from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
+from lightning_landscape.models.theorems.deep_quadratic_network import DeepQuadraticNetwork
 from lightning_landscape.models.theorems.polynomial_network import PolynomialNetwork
 from lightning_landscape.models.theorems.quadratic_network import QuadraticNetwork
 from lightning_landscape.models.theorems.two_layer_relu import TwoLayerReLU
 from lightning_landscape.path import Path
-from lightning_landscape.theory import deep_linear, intrinsic_dimension, multilinear, quadratic, two_layer_relu
+from lightning_landscape.theory import (
+    deep_linear,
+    deep_quadratic,
+    intrinsic_dimension,
+    multilinear,
+    quadratic,
+    two_layer_relu,
+)
 from lightning_landscape.theory.regression import Batch
 
-_SUPPORTED = "DeepLinearNetwork, QuadraticNetwork, PolynomialNetwork, TwoLayerReLU"
+_SUPPORTED = "DeepLinearNetwork, QuadraticNetwork, PolynomialNetwork, TwoLayerReLU, DeepQuadraticNetwork"
 
 
 @singledispatch
@@ -25,8 +33,8 @@ def connecting_path(module: nn.Module, theta_a: Tensor, theta_b: Tensor, batch: 
     :func:`lightning_landscape.theory.two_layer_relu.construct` gives epsilon.
 
     Args:
-        module: a ``DeepLinearNetwork``, ``QuadraticNetwork``, ``PolynomialNetwork`` or ``TwoLayerReLU``. Only its
-            shape and its penalty are read, not its weights.
+        module: a ``DeepLinearNetwork``, ``QuadraticNetwork``, ``DeepQuadraticNetwork``, ``PolynomialNetwork`` or
+            ``TwoLayerReLU``. Only its shape and its penalty are read, not its weights.
         theta_a: parameters of the one end, shape (P,), in the order of ``named_parameters()``.
         theta_b: parameters of the other end, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), the data of E: inputs (N, n) and targets (N, m).
@@ -54,8 +62,8 @@ def descent_path(module: nn.Module, theta: Tensor, batch: Batch) -> Path:
     """A path from ``theta`` to a global minimum on which E never increases, by the theorem for this kind of network.
 
     Args:
-        module: a ``DeepLinearNetwork`` of any widths, a ``QuadraticNetwork`` or a ``PolynomialNetwork``. Only its
-            shape and its penalty are read, not its weights.
+        module: a ``DeepLinearNetwork`` of any widths, a ``QuadraticNetwork``, a ``DeepQuadraticNetwork`` or a
+            ``PolynomialNetwork``. Only its shape and its penalty are read, not its weights.
         theta: parameters of the start, shape (P,), in the order of ``named_parameters()``.
         batch: (x, y), the data of E: inputs (N, n) and targets (N, m).
 
@@ -103,6 +111,11 @@ def _(module: PolynomialNetwork, theta_a: Tensor, theta_b: Tensor, batch: Batch)
 
 
 @connecting_path.register
+def _(module: DeepQuadraticNetwork, theta_a: Tensor, theta_b: Tensor, batch: Batch) -> Path:
+    return deep_quadratic.connecting_path(module, theta_a, theta_b, batch)
+
+
+@connecting_path.register
 def _(module: QuadraticNetwork, theta_a: Tensor, theta_b: Tensor, batch: Batch) -> Path:
     return quadratic.connecting_path(module, theta_a, theta_b, batch)
 
@@ -126,6 +139,11 @@ def _(module: PolynomialNetwork, theta: Tensor, batch: Batch) -> Path:
 
 
 @descent_path.register
+def _(module: DeepQuadraticNetwork, theta: Tensor, batch: Batch) -> Path:
+    return deep_quadratic.descent_path(module, theta, batch)
+
+
+@descent_path.register
 def _(module: QuadraticNetwork, theta: Tensor, batch: Batch) -> Path:
     return quadratic.descent_path(module, theta, batch)
 
@@ -134,5 +152,5 @@ def _(module: QuadraticNetwork, theta: Tensor, batch: Batch) -> Path:
 def _(module: TwoLayerReLU, theta: Tensor, batch: Batch) -> Path:
     raise TypeError(
         "the theorem on TwoLayerReLU names no path to a global minimum, so that it has no descent_path: call "
-        "connecting_path, or give a DeepLinearNetwork, QuadraticNetwork or PolynomialNetwork"
+        "connecting_path, or give a DeepLinearNetwork, QuadraticNetwork, PolynomialNetwork or DeepQuadraticNetwork"
     )

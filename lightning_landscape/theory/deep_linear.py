@@ -33,9 +33,10 @@ from torch import Tensor
 from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
 from lightning_landscape.path import Path
 from lightning_landscape.theory import ridge
+from lightning_landscape.theory.attained import require_minimum
 from lightning_landscape.theory.regression import Batch, Regression
 from lightning_landscape.theory.subspaces import null_space
-from lightning_landscape.theory.weight_lists import Weights, path_through, product, weights_at
+from lightning_landscape.theory.weight_lists import Weights, path_through, weights_at
 
 
 def connecting_path(module: DeepLinearNetwork, theta_a: Tensor, theta_b: Tensor, batch: Batch) -> Path:
@@ -101,8 +102,9 @@ def descent_path(module: DeepLinearNetwork, theta: Tensor, batch: Batch) -> Path
     problem.require_shape(module.num_inputs, module.num_outputs)
     weights = weights_at(module, theta)
     states = [*canonical_states(weights)]
-    target = problem.nearest_solution(product(weights[::-1], module.num_inputs))
-    return path_through([*states, _canonical(states[-1], target)])
+    path = path_through([*states, _canonical(states[-1], problem.solution)])
+    require_minimum(module, path, batch, problem.minimum())
+    return path
 
 
 def canonical_states(weights: Weights) -> Iterator[Weights]:

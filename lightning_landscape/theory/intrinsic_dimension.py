@@ -17,7 +17,8 @@ phi(w_j), and when w_j moves at will where u_j = 0.
 1. *Carathéodory.* Some r <= q of the phi(w_j) are a basis of their span. The readout is moved on to these units, in
    one straight line; M - r >= q units are now idle.
 2. *Descent.* Idle units get weights with which they span all of R^q. On them a readout is found with which f is the
-   least-squares solution; E is convex in U, and the straight line to it never increases.
+   least-squares solution; E is convex in U, and the straight line to it never increases. As ``f(x; U, W) = f(x / s;
+   U, s W)``, exactly so for powers of two s, the inputs are taken in units of their own size.
 3. *Connection.* Both ends are compressed to sets J_a and J_b of at most q units. Each unit of J_b is rebuilt in an
    idle place of a: its own where that is not in J_a, else a place outside of both sets, of which 2 q <= M leaves
    enough. The straight line to the readout of b, on these, is convex. What was rebuilt elsewhere then changes place.
@@ -30,13 +31,18 @@ from functools import cached_property
 from itertools import combinations_with_replacement
 
 import torch
-from scipy.linalg import qr
 from torch import Tensor
 
 from lightning_landscape.models.theorems.polynomial_network import PolynomialNetwork
 from lightning_landscape.path import Path
+from lightning_landscape.theory.attained import require_minimum
 from lightning_landscape.theory.regression import Batch, Regression
-from lightning_landscape.theory.subspaces import RANK_TOLERANCE, pseudo_inverse
+from lightning_landscape.theory.subspaces import (
+    RANK_TOLERANCE,
+    balanced_inverse,
+    independent_rows,
+    power_of_two,
+)
 from lightning_landscape.theory.weight_lists import Weights, path_through, weights_at
 
 _CANDIDATES = 8  # random weights to choose from, for each that is needed
@@ -153,6 +159,7 @@ def descent_path(module: PolynomialNetwork, theta: Tensor, batch: Batch) -> Path
 
     Raises:
         ValueError: if there are fewer than 2 q hidden units, or for a batch or parameters of another shape.
+        RuntimeError: if float64 does not resolve the minimum.
 
     Example:
         >>> network = PolynomialNetwork(num_inputs=1, hidden_units=2, coefficients=[1.0, 0.0, 0.0])
@@ -162,18 +169,21 @@ def descent_path(module: PolynomialNetwork, theta: Tensor, batch: Batch) -> Path
         3.0
     """
     features = _checked(module)
-    inner, outer = weights_at(module, theta)
-    problem = _lifted_problem(features, module, batch)
-    states, busy = _compress(features, [inner, outer])
+    states, busy = _compress(features, weights_at(module, theta))
     inner, outer = states[-1]
+    sizes = power_of_two(batch[0].detach().to("cpu", torch.float64).square().mean(0).sqrt())
+    problem = _lifted_problem(features, module, (batch[0] / sizes, batch[1]))
     idle = [unit for unit in range(len(inner)) if unit not in busy]
-    inner, chosen = _complete(features, inner, idle)
+    spanning = _spanning(features)
+    chosen = idle[: len(spanning)]
+    inner = inner.clone()
+    inner[chosen] = spanning / sizes
     states.append([inner, outer])
-    lifted = features.of_weights(inner)
-    target = problem.nearest_solution(outer @ lifted)
     readout = torch.zeros_like(outer)
-    readout[:, chosen] = target @ pseudo_inverse(lifted[chosen])
-    return path_through([*states, [inner, readout]])
+    readout[:, chosen] = problem.solution @ balanced_inverse(features.of_weights(spanning))
+    path = path_through([*states, [inner, readout]])
+    require_minimum(module, path, batch, problem.minimum())
+    return path
 
 
 def connecting_path(module: PolynomialNetwork, theta_a: Tensor, theta_b: Tensor, batch: Batch) -> Path:
@@ -243,31 +253,21 @@ def _compress(features: PolynomialFeatures, weights: Weights) -> tuple[list[Weig
     """Step 1: the corners, and the units in use, at most q."""
     inner, outer = weights
     lifted = features.of_weights(inner)
-    busy = _independent(lifted)
+    # In units of their own the monomials of all degrees are of one size, whatever the size of the weights.
+    lifted = lifted / power_of_two(lifted.abs().amax(0))
+    busy = independent_rows(lifted)
     # Each phi in the basis; on the basis itself exactly the identity.
-    mixing = lifted @ pseudo_inverse(lifted[busy])
+    mixing = lifted @ balanced_inverse(lifted[busy])
     mixing[busy] = torch.eye(len(busy), dtype=mixing.dtype)
     compressed = torch.zeros_like(outer)
     compressed[:, busy] = outer @ mixing
     return [weights, [inner, compressed]], busy
 
 
-def _complete(features: PolynomialFeatures, inner: Tensor, idle: list[int]) -> tuple[Tensor, list[int]]:
-    """Weights with which q of the idle units span R^q; and which units these are."""
+def _spanning(features: PolynomialFeatures) -> Tensor:
+    """Weights (q, n) of units that span R^q, for inputs of the size 1."""
     generator = torch.Generator().manual_seed(_SEED)
     count = _CANDIDATES * features.dimension
     candidates = torch.randn(count, features.num_inputs, generator=generator, dtype=torch.float64)
-    best = _independent(features.of_weights(candidates))
-    inner = inner.clone()
-    inner[idle[: len(best)]] = candidates[best]
-    return inner, idle[: len(best)]
-
-
-def _independent(vectors: Tensor) -> list[int]:
-    """Indices of rows that are a basis of the span of all, chosen by pivoted QR among the normalised rows."""
-    norms = vectors.norm(dim=1)
-    rows = vectors / torch.where(norms > 0, norms, 1.0)[:, None]
-    triangle, order = qr(rows.T.numpy(), mode="r", pivoting=True)
-    diagonal = torch.from_numpy(triangle).diagonal().abs()
-    rank = int((diagonal > RANK_TOLERANCE * max(1.0, float(diagonal[0]))).sum()) if float(diagonal[0]) > 0 else 0
-    return [int(index) for index in order[:rank]]
+    lifted = features.of_weights(candidates)
+    return candidates[independent_rows(lifted / power_of_two(lifted.abs().amax(0)))]

@@ -77,7 +77,7 @@ def descent_path(module: DeepLinearNetwork, theta: Tensor, batch: Batch) -> Path
     problem.require_shape(module.num_inputs, module.num_outputs)
     weights = weights_at(module, theta)
     if len(weights) == 1:
-        return path_through([weights, [problem.nearest_solution(weights[0])]])
+        return path_through([weights, [problem.solution]])
     hidden = module.widths[1:-1]
     narrowest = 1 + hidden.index(min(hidden))
     states = [*_open(weights, narrowest)]

@@ -3,7 +3,8 @@ r"""Level sets of wide quadratic networks are connected.
 Statement (Freeman & Bruna 2017, the quadratic case; Bruna's lecture). Let ``f(x) = U (W x)^2``, the square taken of
 each of the M hidden units, with N inputs. If M >= 3 N^2, then any two points are joined by a path on which ``E =
 (1/L) sum_i ||f(x_i) - y_i||^2`` is at most max(E_a, E_b), and from any point a path on which E never increases leads
-to a global minimum. For K layers of squares the condition on the k-th hidden layer is M_k >= 3 N^(2^k).
+to a global minimum. For K layers of squares the condition on the k-th hidden layer is M_k >= 3 N^(2^k); their paths are
+in :mod:`lightning_landscape.theory.deep_quadratic`.
 
 Construction. Output i is the quadratic form of ``A_i = sum_j U_ij w_j w_j^T``. E is convex in the lifted parameter
 A_W = (A_1, ..., A_m), and linear are the moves of U in it. The matrices w w^T span the symmetric ones, of dimension q

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_landscape.theory.subspaces import pseudo_inverse
+from lightning_landscape.theory.subspaces import power_of_two, pseudo_inverse
 
 Batch = tuple[Tensor, Tensor]
 
@@ -20,7 +20,7 @@ class Regression:
         batch: ``(x, y)``, tensors (N, n) and (N, m).
 
     Attributes:
-        solution: P_ls, the one of least norm.
+        solution: P_ls, the one whose norm is least when each column of x is measured in units of its own size.
         fitted: ``P_ls S P_ls^T``, the covariance (m, m) of what P_ls predicts.
 
     Raises:
@@ -41,8 +41,9 @@ class Regression:
             raise ValueError("batch must be finite, got NaN or infinite entries")
         self._x = x
         self._y = y
-        self._inverse = pseudo_inverse(x.T)
-        self.solution = y.T @ self._inverse
+        # Columns of very different sizes, such as powers of one variable, must not look like a loss of rank.
+        sizes = power_of_two(x.square().mean(0).sqrt())
+        self.solution = y.T @ pseudo_inverse((x / sizes).T) / sizes
         predicted = x @ self.solution.T
         self.fitted = predicted.T @ predicted / len(x)
 
@@ -67,10 +68,6 @@ class Regression:
     def gradient(self, coefficients: Tensor) -> Tensor:
         """The gradient of L at P, shape (m, n)."""
         return 2 / len(self._x) * (self._x @ coefficients.T - self._y).T @ self._x
-
-    def nearest_solution(self, coefficients: Tensor) -> Tensor:
-        """The minimiser of L that is nearest to P."""
-        return coefficients + (self._y.T - coefficients @ self._x.T) @ self._inverse
 
     def minimum(self, rank: int | None = None) -> float:
         """The minimum of L over matrices of at most the given rank (reduced-rank regression, Izenman 1975).

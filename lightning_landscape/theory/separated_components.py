@@ -4,7 +4,7 @@ Statement (after Freeman & Bruna 2017, Sec. 2.3.1, who show that one exists; Ven
 show that overparametrisation alone does not prevent it). For ``E(theta) = (1/N) sum_i ||f(x_i) - y_i||^2`` with a ReLU
 network f without biases of widths n_0, ..., n_K, there are data, two global minima theta_a and theta_b and a height c
 above both such that every path from one to the other has a point with E >= c. Hence N_u >= 2 for each u in
-[min E, c). The minima are one network with two hidden units swapped, or its mirror image. Three proofs share the work;
+[min E, c). The minima are one network with two hidden units swapped, or its mirror image. Four proofs share the work;
 each finds a label that is constant on every component of {E < c}, and differs at the two ends.
 
 1. *A hidden layer of a single unit.* After it f(x) = p(x) v with p >= 0, where v is the answer to 1. For two opposite
@@ -20,8 +20,17 @@ each finds a label that is constant on every component of {E < c}, and differs a
 3. *At most two hidden layers*, any number of outputs: the order of the first layer, see
    :mod:`lightning_landscape.theory.kink_ordering`.
 
-What none of the three covers is refused. With one input and no bias the data have two directions only, and with three
-or more hidden layers wider than the outputs need, a network that fits need not use all its units.
+4. *Two units in the first or in the last hidden layer*, any other widths of at least 2, one input included. The data
+   are two opposite points. First layer: both targets are e_1. If the two units look the same way, neither sees one of
+   the points, f = 0 there, and E >= 1/2; the label is the side that the first unit looks to. Last layer: the targets
+   are e_1 and -e_1, of which one sign of output weights serves one alone, E >= 1/2; the label is the first unit's sign.
+
+What none of the four covers is refused: one input, without a bias, and first and last hidden layers of three units or
+more; and three or more hidden layers, the first of three units or more, with fewer than M - 1 outputs. For one input
+and one hidden layer of M >= 3 units there is no counterexample: all level sets are connected. Proof: f is
+``A max(0, x) + B max(0, -x)``, so that E is convex in (A, B). Along a path of equal f each of the two sums becomes the
+work of one unit. The others have weight 0 then, so that they may look anywhere and take over from either; so any two
+units reach any two others' places, and (A, B) moves along a line in the convex set of what E allows.
 
 The label is the check: a path whose ends have different labels has a point with another label or none next to it, and
 there E >= c. It serves as the negative control of a path finder, which must answer ``not_found`` below c.
@@ -70,7 +79,7 @@ def counterexample(widths: Sequence[int]) -> Counterexample:
         widths: (n_0, ..., n_K): inputs, hidden widths, outputs.
 
     Raises:
-        ValueError: for widths that none of the three proofs covers; the message says which widths they cover.
+        ValueError: for widths that none of the four proofs covers; the message says which widths they cover.
 
     Example:
         >>> module, batch, theta_a, theta_b, height = counterexample([2, 3, 2])
@@ -88,7 +97,7 @@ def counterexample(widths: Sequence[int]) -> Counterexample:
 def component(module: ReLUNetwork, theta: Tensor) -> tuple[int, ...] | None:
     """The label of ``theta`` (P,) for the data of :func:`counterexample`, constant on components of {E < c}.
 
-    It is a sign in the first two proofs and in the third the order of the units. ``None`` where it is not
+    It is a sign in three of the proofs and in the third the order of the units. ``None`` where it is not
     defined, which implies E >= c.
 
     Args:
@@ -105,6 +114,9 @@ def component(module: ReLUNetwork, theta: Tensor) -> tuple[int, ...] | None:
     if proof == "sign":
         answer = _answer_to_one(weights, widths.index(1, 1))
         return (int(answer.sign()),) if answer != 0 else None
+    if proof in ("first pair", "last pair"):
+        one, other = weights[0][:, 0] if proof == "first pair" else weights[-1][0]
+        return (int(one.sign()),) if one * other < 0 else None
     columns = weights[-1][: widths[-2] - 1]
     # The one linear relation of the columns, by Cramer's rule; they span positively iff its entries have one sign.
     relation = torch.stack(
@@ -118,18 +130,25 @@ def _proof(widths: tuple[int, ...]) -> str:
     hidden = widths[1:-1]
     if 1 in hidden:
         return "sign"
-    if widths[0] < 2:
-        raise ValueError(
-            f"widths[0] must be at least 2, got {widths}: one input without a bias has two directions only, for which "
-            "no counterexample with hidden layers of two units or more is made"
-        )
-    if widths[-1] >= hidden[-1] - 1:
+    if widths[0] >= 2 and widths[-1] >= hidden[-1] - 1:
         return "span"
-    if len(hidden) <= 2:
+    if widths[0] >= 2 and len(hidden) <= 2:
         return "order"
+    if hidden[0] == 2:
+        return "first pair"
+    if hidden[-1] == 2:
+        return "last pair"
+    if widths[0] == 1:
+        known = (
+            "; with one hidden layer of three units or more all level sets are connected" if len(hidden) == 1 else ""
+        )
+        raise ValueError(
+            f"no counterexample is proved for widths {widths}: with one input, without a bias, the first or the last "
+            f"hidden layer must have two units, or any one{known}"
+        )
     raise ValueError(
         f"no counterexample is proved for widths {widths}: with three or more hidden layers, of two units at least, "
-        f"there must be at least {hidden[-1] - 1} outputs, the units of the last hidden layer less one"
+        f"the first must have two, or there must be at least {hidden[-1] - 1} outputs, the units of the last less one"
     )
 
 
@@ -169,7 +188,40 @@ def _ordered(widths: tuple[int, ...]) -> tuple[Weights, Weights, Batch, float]:
     return weights, _swapped(weights, 0), (inputs, targets @ weights[-1].T), height
 
 
-_PROOFS = {"sign": _single_unit, "span": _spanning, "order": _ordered}
+def _first_pair(widths: tuple[int, ...]) -> tuple[Weights, Weights, Batch, float]:
+    layers, (inputs, targets) = _opposite(widths)
+    for layer in layers[1:]:
+        layer[0, :2] = 1.0  # the sum of the two goes on, and the units beside it have nothing
+        layer[1:] = 0.0
+    targets[:, 0] = 1.0
+    return layers, _swapped(layers, 0), (inputs, targets), 0.5
+
+
+def _last_pair(widths: tuple[int, ...]) -> tuple[Weights, Weights, Batch, float]:
+    layers, batch = _opposite(widths)
+    return layers, _swapped(layers, len(layers) - 2), batch, 0.5
+
+
+def _opposite(widths: tuple[int, ...]) -> tuple[Weights, Batch]:
+    """Two opposite points, a network that keeps each in a unit of its own, and its answers e_1 and -e_1."""
+    layers = [torch.zeros(m, n, dtype=torch.float64) for n, m in pairwise(widths)]
+    for layer in layers[1:-1]:
+        layer[0, 0] = layer[1, 1] = 1.0
+    layers[0][0, 0] = layers[-1][0, 0] = 1.0
+    layers[0][1, 0] = layers[-1][0, 1] = -1.0
+    inputs = torch.zeros(2, widths[0], dtype=torch.float64)
+    targets = torch.zeros(2, widths[-1], dtype=torch.float64)
+    inputs[:, 0] = targets[:, 0] = torch.tensor([1.0, -1.0])
+    return layers, (inputs, targets)
+
+
+_PROOFS = {
+    "sign": _single_unit,
+    "span": _spanning,
+    "order": _ordered,
+    "first pair": _first_pair,
+    "last pair": _last_pair,
+}
 
 
 def _swapped(weights: Weights, layer: int) -> Weights:

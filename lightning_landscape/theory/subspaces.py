@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.linalg import schur
+from scipy.linalg import qr, schur
 from torch import Tensor
 
 # Singular values below this share of the largest count as 0, and below this share of what a product was made of.
@@ -43,6 +43,36 @@ def pseudo_inverse(matrix: Tensor) -> Tensor:
     """Moore-Penrose inverse, with the tolerance of :func:`null_space`."""
     inverse: Tensor = torch.linalg.pinv(matrix, rtol=RANK_TOLERANCE)
     return inverse
+
+
+def power_of_two(sizes: Tensor) -> Tensor:
+    """The powers of two next to the sizes, 1 for a size of 0: to divide by them and multiply again is exact.
+
+    Args:
+        sizes: numbers of at least 0, of any shape.
+
+    Example:
+        >>> power_of_two(torch.tensor([0.0, 3.0, 1000.0]))
+        tensor([1.0000e+00, 4.0000e+00, 1.0240e+03])
+    """
+    return torch.where(sizes > 0, sizes, 1.0).log2().round().exp2()
+
+
+def balanced_inverse(rows: Tensor) -> Tensor:
+    """The pseudo-inverse in units in which rows and columns are of one size."""
+    across = power_of_two(rows.abs().amax(0)) if len(rows) else torch.ones(rows.shape[1], dtype=rows.dtype)
+    along = power_of_two((rows / across).norm(dim=1))
+    return pseudo_inverse(rows / across / along[:, None]) / across[:, None] / along
+
+
+def independent_rows(vectors: Tensor) -> list[int]:
+    """Indices of rows that are a basis of the span of all, chosen by pivoted QR among the normalised rows."""
+    norms = vectors.norm(dim=1)
+    rows = vectors / torch.where(norms > 0, norms, 1.0)[:, None]
+    triangle, order = qr(rows.T.numpy(), mode="r", pivoting=True)
+    diagonal = torch.from_numpy(triangle).diagonal().abs()
+    rank = int((diagonal > RANK_TOLERANCE * max(1.0, float(diagonal[0]))).sum()) if float(diagonal[0]) > 0 else 0
+    return [int(index) for index in order[:rank]]
 
 
 def plane_rotation(start: Tensor, end: Tensor, angle: float) -> Tensor:

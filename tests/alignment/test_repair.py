@@ -81,7 +81,7 @@ def test_bad_arguments_are_refused() -> None:
             repair(net(), theta, theta, data, t)
     with pytest.raises(ValueError, match="batches is empty"):
         repair(net(), theta, theta, [])
-    with pytest.raises(ValueError, match=r"theta_b has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"point 2 has shape \(3,\)"):
         repair(net(), theta, theta[:3], data)
 
     def once() -> Iterator[tuple[Tensor, Tensor]]:

@@ -120,10 +120,25 @@ def die_in_replace(suffix: str, count: int) -> None:
     os.replace = deadly  # type: ignore[assignment]
 
 
+def die_in_append(count: int) -> None:
+    """With half of the ``count``-th row written."""
+    write, calls = os.write, []
+
+    def deadly(handle: int, data: Any) -> int:
+        if bytes(data).startswith(b'{"check"'):
+            calls.append(1)
+            if len(calls) == count:
+                write(handle, data[: len(data) // 2])
+                die()
+        return write(handle, data)
+
+    os.write = deadly  # type: ignore[assignment]
+
+
 MOMENTS = {
     "search": die_in_search,
     "snapshot": lambda: die_in_replace(".safetensors", 3),
-    "rows": lambda: die_in_replace("checks.jsonl", 3),
+    "rows": lambda: die_in_append(3),
 }
 KILLED = {"lagged": ("search", "snapshot", "rows"), "first": ("search",), "twin": ("search", "snapshot")}
 

@@ -21,8 +21,6 @@ from resumable import EPOCHS, KILLED, SAVED, run, without_figures
 from lightning_landscape import SnapshotStore
 from lightning_landscape.callbacks import LevelSetConnectivity, level_set
 from lightning_landscape.finders import LinearPath
-from lightning_landscape.storage.rows import NumberedRows
-from lightning_landscape.storage.snapshots import SnapshotError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -71,16 +69,22 @@ def test_killed_run_resumes_with_the_rows_of_an_uninterrupted_one(tmp_path: Path
     assert any(row["gradient_steps"] > 0 for row in expected)
     for moment in KILLED[pairs]:
         folder = killed / f"{pairs}-{moment}"
-        rows = written(folder) if (folder / "landscape" / "checks.jsonl").exists() else []
+        file = folder / "landscape" / "checks.jsonl"
+        lines = file.read_bytes().split(b"\n") if file.exists() else [b""]
+        assert bool(lines.pop()) == (moment == "rows")
+        rows = [json.loads(line) for line in lines]
         assert len(rows) < len(expected)
         assert timeless(rows) == expected[: len(rows)]
         store = SnapshotStore(folder / "landscape" / "snapshots")
         assert all(snapshot.load() for snapshot in store)
-        leftovers = [path for path in (folder / "landscape").rglob(".*") if path.is_file()]
-        assert bool(leftovers) == (moment != "search")
+        assert bool(list((folder / "landscape").rglob(".*"))) == (moment == "snapshot")
+        assert (folder / "landscape" / "running.lock").exists()
         resumed = run(folder, pairs, ckpt_path=latest(folder))
         assert timeless(resumed.rows) == expected
         assert timeless(written(folder)) == expected
+        names = {path.name for path in (folder / "landscape").iterdir()}
+        assert names == {path.name for path in (tmp_path / "landscape").iterdir()} == {"checks.jsonl", "snapshots"}
+        assert not list((folder / "landscape").rglob(".*"))
         hashes = {snapshot.name: snapshot.content_hash for snapshot in store}
         assert hashes == {snapshot.name: snapshot.content_hash for snapshot in whole._store}
 
@@ -94,6 +98,7 @@ def test_resume_from_an_older_checkpoint_writes_the_later_rows_again(tmp_path: P
         folder = tmp_path / f"resumed-{epoch}"
         shutil.copytree(tmp_path / "run" / "landscape", folder / "landscape")
         resumed = run(folder, pairs, saved, tmp_path / "run" / "checkpoints" / f"epoch={epoch}.ckpt", keep="all")
+        assert resumed.folder == folder / "landscape-2"
         assert timeless(resumed.rows) == expected
         assert timeless(written(folder)) == expected
 
@@ -102,21 +107,6 @@ def test_checkpoint_after_the_last_batch_of_all_still_gets_its_check(tmp_path: P
     expected = timeless(run(tmp_path, "lagged", "after the last batch").rows)
     resumed = run(tmp_path, "lagged", "after the last batch", tmp_path / "checkpoints" / f"epoch={EPOCHS - 1}.ckpt")
     assert timeless(resumed.rows) == expected
-
-
-@pytest.mark.parametrize("pairs", PAIRS)
-def test_moved_folder_is_named_when_training_starts(tmp_path: Path, pairs: str) -> None:
-    run(tmp_path, pairs)
-    with pytest.raises(ValueError, match=r"moved/checks.jsonl holds 0 checks where .* resume with the dirpath"):
-        run(tmp_path, pairs, ckpt_path=tmp_path / "checkpoints" / "epoch=2.ckpt", dirpath=tmp_path / "moved")
-
-
-@pytest.mark.parametrize("pairs", ["lagged", "first"])
-def test_missing_partner_is_named_when_training_starts(tmp_path: Path, pairs: str) -> None:
-    # After the first check there is a snapshot and no row yet.
-    run(tmp_path, pairs, "at epoch end")
-    with pytest.raises(SnapshotError, match=r"epoch=000-step=000004.* does not exist.* resumes with the dirpath"):
-        run(tmp_path, pairs, ckpt_path=tmp_path / "checkpoints" / "epoch=0.ckpt", dirpath=tmp_path / "moved")
 
 
 def test_lagged_pairing_goes_on_after_its_partner_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,72 +121,6 @@ def test_lagged_pairing_goes_on_after_its_partner_was_lost(tmp_path: Path, monke
     with pytest.warns(UserWarning, match="check 2 .* failed: SnapshotError: .* does not exist"):
         callback = run(tmp_path, "lagged", on_error="warn")
     assert [row["reason"] == "error" for row in callback.rows] == [False, True, False, False]
-
-
-def test_fresh_run_keeps_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
-    first = run(tmp_path, "twin")
-    second = run(tmp_path, "twin", seed=1)
-    third = run(tmp_path, "twin")
-    names = sorted(path.name for path in (tmp_path / "landscape").glob("*.jsonl"))
-    assert names == ["checks.1.jsonl", "checks.2.jsonl", "checks.jsonl"]
-    kept = [NumberedRows(tmp_path / "landscape" / name) for name in names]
-    for log, callback in zip(kept, (first, second, third), strict=True):
-        log.resume(EPOCHS)
-        assert log.rows == callback.rows
-    assert timeless(first.rows) != timeless(second.rows)
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> NumberedRows:
-    log = NumberedRows(tmp_path / "landscape" / "checks.jsonl")
-    for number in (1, 2, 3):
-        log.append({"check": number, "height": number / 7})
-    return log
-
-
-@pytest.mark.parametrize(
-    ("tail", "message"),
-    [
-        (b'{"check": 3, "hei', "line 3 of .* is not JSON"),
-        (b"\xff\xfe\x00\x01", "line 3 of .* is not JSON"),
-        (b"[" * 100_000, "line 3 of .* is not JSON"),
-        (b"17", "line 3 of .* is not check 3"),
-        (b'{"check": 7}', "line 3 of .* is not check 3"),
-        (b"", "holds 2 checks where the checkpoint counts 3: resume with the dirpath"),
-    ],
-)
-def test_damaged_rows_are_named_and_left_as_they_are(log: NumberedRows, tail: bytes, message: str) -> None:
-    good = b"".join(log.path.read_bytes().splitlines(keepends=True)[:2])
-    log.path.write_bytes(good + tail)
-    with pytest.raises(ValueError, match=message):
-        NumberedRows(log.path).resume(3)
-    assert log.path.read_bytes() == good + tail
-    # Rows that the checkpoint does not count may be anything: they are written again.
-    again = NumberedRows(log.path)
-    again.resume(2)
-    again.append({"check": 3, "height": 3 / 7})
-    assert again.rows == log.rows
-    assert log.path.read_bytes().splitlines()[:2] == good.splitlines()
-
-
-def test_failed_write_leaves_the_rows_before_it(log: NumberedRows, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = log.path.read_bytes()
-
-    def full(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
-            log.append({"check": 4, "height": None})
-    assert log.path.read_bytes() == before
-    log.append({"check": 5, "height": None})
-    assert len(log.path.read_text().splitlines()) == 5
-
-
-def test_rows_are_readable_by_whom_the_umask_allows(log: NumberedRows, tmp_path: Path) -> None:
-    (tmp_path / "other").touch()
-    assert log.path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_state_is_plain_and_small(tmp_path: Path) -> None:

@@ -49,18 +49,19 @@ def test_resumed_run_saves_what_an_uninterrupted_one_saves(
         assert rows == [(s.loss, s.metadata) for s in whole.snapshots]
 
 
-def test_resume_into_another_folder_says_where_the_earlier_snapshots_are(tmp_path: Path) -> None:
+def test_resume_into_another_folder_has_the_earlier_snapshots_there_too(tmp_path: Path) -> None:
     first = SnapshotRecorder(tmp_path / "one", every_n_epochs=1)
     fit(tmp_path, Net(), first, max_epochs=1).save_checkpoint(tmp_path / "run.ckpt")
     second = SnapshotRecorder(tmp_path / "two", every_n_epochs=1)
-    with pytest.warns(UserWarning, match=rf"resumed run are in {tmp_path}/one.*pass dirpath"):
-        third = fit(tmp_path, Net(), second, max_epochs=2, ckpt_path=tmp_path / "run.ckpt")
-    assert names(second) == ["epoch=000-step=000003", "epoch=001-step=000006"]
-    assert [snapshot.path.parent.name for snapshot in second.snapshots] == ["one", "two"]
-    third.save_checkpoint(tmp_path / "run.ckpt")
-    again = SnapshotRecorder(tmp_path / "three", every_n_epochs=1)
-    fit(tmp_path, Net(), again, max_epochs=3, ckpt_path=tmp_path / "run.ckpt")
-    assert [snapshot.path.parent.name for snapshot in again.snapshots] == ["one", "two", "three"]
+    fit(tmp_path, Net(), second, max_epochs=2, ckpt_path=tmp_path / "run.ckpt").save_checkpoint(tmp_path / "run.ckpt")
+    third = SnapshotRecorder(tmp_path / "three", every_n_epochs=1)
+    fit(tmp_path, Net(), third, max_epochs=3, ckpt_path=tmp_path / "run.ckpt")
+    assert names(third) == ["epoch=000-step=000003", "epoch=001-step=000006", "epoch=002-step=000009"]
+    for count, recorder in enumerate((first, second, third), start=1):
+        assert [snapshot.path.parent for snapshot in recorder.snapshots] == [recorder.folder] * count
+        assert len(recorder.store) == count
+    inodes = {path.stat().st_ino for path in tmp_path.rglob("*.safetensors")}
+    assert len(inodes) == 3
 
 
 def test_a_list_goes_on_where_the_folder_was_moved_or_is_gone(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_connected_pair(project: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["--finder=LinearPath"], "depth"),
         (["--budget=0"], "budget"),
-        (["--finder=DynamicStringSampling", "--finder.max_depth=1", "--finder.shorten=0"], "depth"),
+        (["--finder=DynamicStringSampling", "--finder.max_bead_steps=1", "--finder.shorten=0"], "bead"),
     ],
 )
 def test_not_found_is_exit_code_3(project: Path, arguments: list[str], reason: str) -> None:

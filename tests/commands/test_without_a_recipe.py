@@ -64,7 +64,7 @@ def test_every_pair_has_its_folder_and_its_settings(project: Path, source: tuple
     row = json.loads(files[0].read_text())
     assert row["loss_a"] == pytest.approx(4.0)
     assert row["settings"]["model"].endswith("Wide")
-    assert row["settings"]["finder"][0] == "DynamicStringSampling"
+    assert row["settings"]["finder"][0] == "CurveThenBeads"
     assert "linearly connected" in row["conclusion"]
 
 

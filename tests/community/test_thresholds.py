@@ -135,6 +135,13 @@ def test_conjugate_degree(degree: float) -> None:
         (0.5, 4.6, 2, True),
         (9, 1, 4, True),
         (9, 1, 5, False),
+        (8, 2, 2, True),  # equality: sqrt(8) - sqrt(2) = sqrt(2)
+        (12, 3, 3, True),
+        # At equality with a rate of 0 one isolated node is expected in the limit.
+        (2, 0, 2, False),
+        (0, 2, 2, False),
+        (3, 0, 3, False),
+        (2.001, 0, 2, True),
     ],
 )
 def test_exact_recovery(a: float, b: float, k: int, found: bool) -> None:

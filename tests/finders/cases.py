@@ -17,6 +17,7 @@ from lightning_landscape import Connection, LossSurface, finders
 from lightning_landscape.finders import (
     AutoNEB,
     BezierCurve,
+    CurveThenBeads,
     DynamicStringSampling,
     Ladder,
     LinearPath,
@@ -30,6 +31,7 @@ from tests.cases.surfaces import Pair, mse
 OPTIONS: dict[type[PathFinder], dict[str, Any]] = {
     PolygonalChain: {"bends": 3, "max_steps": 300},
     BezierCurve: {"bends": 3, "draws": 4, "max_steps": 300},
+    CurveThenBeads: {"shorten": 6},
     AutoNEB: {"steps": 40},
     SimplifiedString: {"max_steps": 100},
     Ladder: {"rungs": [PolygonalChain(max_steps=100), BezierCurve(max_steps=100), DynamicStringSampling()]},

@@ -97,7 +97,7 @@ def test_a_curve_starts_through_equally_spaced_points_of_the_chain_before(kind: 
     corner = torch.tensor([0.3, 2.0])
     chain = Chain([Segment(START, corner), Segment(corner, END)], 1.0, 9)
     finder = kind(bends)
-    controls = finder._through(chain)
+    controls = finder.through(chain)
     t = torch.linspace(0, 1, bends + 2)
     on_chain = torch.stack([START, *(torch.zeros(2) for _ in range(bends)), END])
     lengths = [chain.segments[0].length, chain.segments[1].length]

@@ -72,9 +72,9 @@ def test_a_piece_of_a_segment_is_not_sampled_twice_at_one_point() -> None:
     surface = surface_of()
     for share in (0.0625, 0.125, 0.25, 0.5):
         chain = Chain([Segment(LEFT, RIGHT)], 2.0, 9)
-        chain.refine(surface)
+        chain.finish(surface)
         for piece in (chain.segments[0].part(share, 1.0), chain.segments[0].part(0.0, 1 - share)):
-            chain.with_segments([piece]).refine(surface)
+            chain.with_segments([piece]).finish(surface)
             assert min(after - before for before, after in itertools.pairwise(sorted(piece.losses))) > 1e-6
 
 

@@ -6,9 +6,13 @@ import math
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from torch.optim import SGD, AdamW, RMSprop
 
-from lightning_landscape.finders import DynamicStringSampling
+from lightning_landscape.finders import Budget, DynamicStringSampling
+from lightning_landscape.finders.beads import Bead
+from lightning_landscape.finders.chain import Segment
 from tests.finders.cases import LEFT, LEVEL, RIGHT, lbfgs, surface_of
 
 
@@ -54,9 +58,33 @@ def test_any_share_of_the_level_may_be_the_target_of_beads(alpha: float) -> None
     assert found.height <= LEVEL
 
 
-def test_a_search_ends_at_its_depth_and_at_the_steps_of_a_bead() -> None:
-    shallow = DynamicStringSampling(max_depth=1).connect(surface_of(), LEFT, RIGHT, 1e-3)
-    assert (shallow.verdict, shallow.reason, shallow.num_beads) == ("not_found", "depth", 1)
-    assert shallow.height < shallow.linear_height
+@pytest.mark.parametrize("options", [{"max_depth": 1}, {"max_bead_steps": 5}], ids=str)
+def test_depth_and_steps_share_out_a_search_and_the_next_round_goes_on(options: dict[str, int]) -> None:
+    surface, finder = surface_of(), DynamicStringSampling(shorten=0, **options)
+    ends = [finder.connect(surface, LEFT, RIGHT, 1e-3, budget=Budget(work)).height for work in (20, 60, 180, 540)]
+    assert ends == sorted(ends, reverse=True)
+    found = finder.connect(surface, LEFT, RIGHT, 1e-3)
+    assert found.verdict == "connected"
+    assert found.num_beads > 1
+
+
+def test_without_a_budget_a_search_ends_where_a_round_takes_nothing_off() -> None:
     hasty = DynamicStringSampling(max_bead_steps=1).connect(surface_of(), LEFT, RIGHT, 1e-3)
     assert (hasty.verdict, hasty.reason) == ("not_found", "bead")
+
+
+def test_a_bead_keeps_three_vectors_beside_its_optimiser_and_stays_in_its_hyperplane() -> None:
+    segment = Segment(torch.full((50,), 2.0), torch.linspace(-1, 1, 50), {0.0: 1.0, 1.0: 1.0})
+    bead = Bead(segment, 0.3, 0.0, 5, lambda points: SGD(points, lr=0.1))
+    kept = [value for name, value in vars(bead).items() if isinstance(value, Tensor)]
+    assert len(kept) == 3
+    first = bead.point.clone()
+    along = segment.end - segment.start
+    bead.record(2.0)
+    for number in range(20):
+        bead.step(iter([(torch.tensor(1.0), torch.randn(50, generator=torch.Generator().manual_seed(number)))]))
+        assert float((bead.point - segment.at(0.3)) @ along) == pytest.approx(0, abs=1e-4)
+    assert float((first - bead.point).norm()) > 0.5
+    for _ in range(6):
+        bead.record(2.0)  # no progress at all: a false start
+    assert torch.equal(bead.point, first)

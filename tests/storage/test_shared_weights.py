@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_landscape.storage import snapshots
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.snapshots import SharedWeights, SnapshotError, SnapshotStore
 from tests.storage.snapshot_files import store as store
@@ -111,41 +110,6 @@ def test_adopted_snapshots_are_links_with_their_notes(tmp_path: Path) -> None:
         target.adopt(snapshot)
     assert [(s.name, s.step, s.loss) for s in target] == [("x", 4, None), ("y", 6, 0.5)]
     assert len({inode(store, name) for store in (source, target) for name in "xy"}) == 1
-
-
-def test_all_snapshots_move_aside_in_one_step(store: SnapshotStore, tmp_path: Path) -> None:
-    assert not store.move_aside(tmp_path / "earlier")
-    store.save(WEIGHTS, step=4, epoch=1, name="x")
-    store.save(WEIGHTS, step=5, epoch=1, name="y")
-    assert store.move_aside(tmp_path / "kept" / "earlier")
-    assert len(store) == 0
-    assert [s.step for s in SnapshotStore(tmp_path / "kept" / "earlier")] == [4, 5]
-    store.save({"w": torch.ones(1)}, step=1, epoch=0, name="x")
-    with pytest.raises(OSError, match="not empty"):
-        store.move_aside(tmp_path / "kept" / "earlier")
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_stored_numbers_are_rounded_and_say_so(tmp_path: Path, dtype: str) -> None:
-    torch.manual_seed(0)
-    state = {
-        "w": torch.randn(1000),
-        "d": torch.randn(1000, dtype=torch.float64),
-        "n": torch.tensor(3),
-        "c": torch.ones(2) * 1j,
-    }
-    saved = SnapshotStore(tmp_path / dtype, dtype=dtype).save(state, step=0, epoch=0)
-    plain = SnapshotStore(tmp_path / "plain").save(state, step=0, epoch=0)
-    kind = getattr(torch, dtype)
-    for loaded in (saved.load(), read_reference(saved.path)):
-        assert {name: value.dtype for name, value in loaded.items()} == {n: v.dtype for n, v in state.items()}
-        assert torch.equal(loaded["w"], state["w"].to(kind).float())
-        assert torch.equal(loaded["d"], state["d"].to(kind).double())
-        assert torch.equal(loaded["c"], state["c"])
-    assert saved.dtypes == {"d": "float64"} | ({"w": "float32"} if dtype != "float32" else {})
-    assert saved.path.stat().st_size < plain.path.stat().st_size
-    again = saved.load() | {"n": torch.tensor(3)}
-    assert snapshots.content_hash(again) != plain.content_hash
 
 
 def test_numbers_that_overflow_are_not_stored(tmp_path: Path) -> None:

@@ -12,12 +12,26 @@ from theorem_cases import batch_of, theta_of
 from torch import nn
 
 from lightning_landscape import theory
-from lightning_landscape.models import DeepLinearNetwork, PolynomialNetwork, QuadraticNetwork, TwoLayerReLU
-from lightning_landscape.theory import deep_linear, intrinsic_dimension, multilinear, quadratic, two_layer_relu
+from lightning_landscape.models import (
+    DeepLinearNetwork,
+    DeepQuadraticNetwork,
+    PolynomialNetwork,
+    QuadraticNetwork,
+    TwoLayerReLU,
+)
+from lightning_landscape.theory import (
+    deep_linear,
+    deep_quadratic,
+    intrinsic_dimension,
+    multilinear,
+    quadratic,
+    two_layer_relu,
+)
 
 NETWORKS = [
     (DeepLinearNetwork(2, 2, hidden=[3]), deep_linear),
     (QuadraticNetwork(num_inputs=2, hidden_units=12, num_outputs=2), quadratic),
+    (DeepQuadraticNetwork(num_inputs=2, hidden=[6, 10], num_outputs=2), deep_quadratic),
     (PolynomialNetwork(2, 6, coefficients=[1.0, 0.0, 0.0], num_outputs=2), intrinsic_dimension),
     (TwoLayerReLU(num_inputs=2, hidden_units=4, num_outputs=2, l1=1e-2), two_layer_relu),
 ]
@@ -60,7 +74,7 @@ def test_other_modules_are_refused_with_the_list() -> None:
 
 def test_what_no_theorem_grants_is_said() -> None:
     batch = batch_of("generic", 2, 2, seed=0)
-    narrow, relu = DeepLinearNetwork(2, 2, hidden=[1]), NETWORKS[3][0]
+    narrow, relu = DeepLinearNetwork(2, 2, hidden=[1]), NETWORKS[-1][0]
     with pytest.raises(ValueError, match="need not be connected: make every hidden width larger than 2, or call desce"):
         theory.connecting_path(narrow, torch.zeros(4), torch.ones(4), batch)
     with pytest.raises(ValueError, match="n_1 = 1 must exceed"):

@@ -21,6 +21,7 @@ from lightning_landscape.finders import (
     SimplifiedString,
 )
 from lightning_landscape.models import ReLUNetwork
+from lightning_landscape.path import Path
 from lightning_landscape.theory import kink_ordering
 from lightning_landscape.theory.separated_components import Counterexample, component, counterexample
 from lightning_landscape.theory.weight_lists import flatten, weights_at
@@ -28,7 +29,8 @@ from lightning_landscape.theory.weight_lists import flatten, weights_at
 SINGLE = [(1, 1, 1), (2, 1, 1), (3, 4, 1, 2), (2, 1, 1, 3, 2), (2, 5, 1, 1)]
 SPANNING = [(2, 2, 1), (2, 3, 2), (3, 3, 4), (2, 5, 4), (5, 4, 3), (2, 3, 3, 2), (4, 2, 5, 3, 2, 1), (2, 4, 4, 4, 3)]
 ORDERED = [(2, 3, 1), (2, 6, 1), (4, 5, 3), (2, 2, 3, 1), (2, 3, 4, 2), (3, 4, 5, 1)]
-ALL = SINGLE + SPANNING + ORDERED
+PAIRS = [(1, 2, 1), (1, 2, 3), (1, 2, 4, 1), (2, 2, 5, 4, 1), (1, 3, 2, 1), (1, 4, 3, 2, 2), (1, 2, 2, 2, 1)]
+ALL = SINGLE + SPANNING + ORDERED + PAIRS
 
 
 def surface_of(example: Counterexample) -> LossSurface:
@@ -50,7 +52,7 @@ def test_both_ends_are_the_same_minimum_below_the_height_and_differ_in_their_lab
     assert None not in (component(example.module, example.theta_a), component(example.module, example.theta_b))
 
 
-@pytest.mark.parametrize("widths", SPANNING + ORDERED)
+@pytest.mark.parametrize("widths", SPANNING + ORDERED + PAIRS)
 def test_the_ends_compute_one_function(widths: tuple[int, ...]) -> None:
     example = counterexample(widths)
     surface, x = surface_of(example), torch.randn(50, widths[0], dtype=torch.float64)
@@ -114,6 +116,10 @@ def confined(proof: str, widths: tuple[int, ...], weights: list[Tensor], noise: 
     first, last = weights[0].clone(), weights[-1].clone()
     if proof == "single":
         last[0] = 0.0
+    elif proof == "first pair":  # both units look the same way
+        first = torch.cat([first[:, :1].abs(), first[:, 1:]], dim=1)
+    elif proof == "last pair":
+        last = torch.cat([last[:1].abs(), last[1:]])
     elif proof == "spanning":
         size = widths[-2] - 1
         direction = noise[:size] / noise[:size].norm()
@@ -129,6 +135,9 @@ def confined(proof: str, widths: tuple[int, ...], weights: list[Tensor], noise: 
     ("proof", "widths"),
     [
         ("single", (2, 1, 3, 1)),
+        ("first pair", (1, 2, 1)),
+        ("first pair", (1, 2, 3, 1)),
+        ("last pair", (1, 3, 2, 1)),
         ("spanning", (2, 3, 2)),
         ("spanning", (3, 4, 4, 3)),
         ("order", (2, 3, 1)),
@@ -188,7 +197,7 @@ def test_where_the_label_is_missing_or_about_to_change_e_is_above_the_height(wid
                 assert labels[index] == labels[index + 1]
 
 
-@pytest.mark.parametrize("widths", [(2, 1, 2), (2, 3, 2), (2, 4, 1), (2, 3, 3, 1)])
+@pytest.mark.parametrize("widths", [(2, 1, 2), (2, 3, 2), (2, 4, 1), (2, 3, 3, 1), (1, 2, 1), (1, 3, 2, 1)])
 def test_a_walk_below_the_height_keeps_its_label(widths: tuple[int, ...]) -> None:
     example = counterexample(widths)
     surface, generator = surface_of(example), torch.Generator().manual_seed(0)
@@ -244,11 +253,27 @@ def test_no_finder_finds_what_is_not_there(finder: str, widths: tuple[int, ...])
     search(OTHERS[finder], widths, 0.9, 2000)
 
 
+def test_three_units_on_one_input_are_connected_where_two_are_not() -> None:
+    two = counterexample((1, 2, 1))
+    assert two.batch[1].flatten().tolist() == [1.0, 1.0]  # |x| at 1 and -1
+    assert two.separating_height == 0.5
+    surface = LossSurface(ReLUNetwork((1, 3, 1)).double(), [two.batch])
+    corners = [
+        [1.0, -1, 1, 1, 1, 0],
+        [1.0, -1, 1, 0, 1, 1],  # unit 2 takes over from unit 0,
+        [-1.0, -1, 1, 0, 1, 1],  # which looks the other way
+        [-1.0, -1, 1, 1, 0, 1],  # and takes over from unit 1
+        [-1.0, 1, 1, 1, 0, 1],
+        [-1.0, 1, 1, 1, 1, 0],
+    ]
+    assert surface.losses(Path(torch.tensor(corners, dtype=torch.float64)).resample(101).beads).max() < 1e-20
+
+
 @pytest.mark.parametrize(
     ("widths", "message"),
     [
-        ((1, 3, 1), r"widths\[0\] must be at least 2"),
-        ((1, 2, 2, 1), r"widths\[0\] must be at least 2"),
+        ((1, 3, 1), "all level sets are connected"),
+        ((1, 3, 3, 1), "the first or the last hidden layer must have two units"),
         ((2, 4, 4, 4, 1), "at least 3 outputs"),
         ((2, 3), "at least one hidden layer"),
         ((2, 0, 1), r"widths\[1\] must be an integer of at least 1"),

@@ -80,7 +80,7 @@ class PublishedSampling(PathFinder):
         line = Segment(theta_a, theta_b, dict(zip(*straight.linear_profile, strict=True)))
         chain, reason = self._string(surface, line, level)
         accepted = reason is Reason.DEPTH and all(self._height(segment) < level for segment in chain.segments)
-        chain.refine(surface)
+        chain.finish(surface)
         profile, path = chain.profile(), Path(chain.beads())
         if not math.isfinite(profile.height):
             reason = Reason.DIVERGED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_full_disk_under_a_snapshot_fails_that_check_alone(tmp_path: Path, monke
 def test_a_folder_that_is_lost_in_training_only_warns(tmp_path: Path) -> None:
     class InTheWay(Callback):
         def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            shutil.rmtree(tmp_path / "file", ignore_errors=True)
             (tmp_path / "file").write_text("in the way")
 
     callback = attached(tmp_path, dirpath=tmp_path / "file" / "landscape")

@@ -155,9 +155,11 @@ def test_validating_an_earlier_checkpoint_between_two_fits_loses_no_row(tmp_path
 def test_new_run_in_the_same_folder_keeps_the_old_record(tmp_path: Path) -> None:
     for _ in range(3):
         trainer_of(tmp_path, attached(tmp_path), epochs=2).fit(Net())
-    files = sorted(path.name for path in (tmp_path / "landscape").glob("checks*"))
-    assert files == ["checks.1.jsonl", "checks.2.jsonl", "checks.jsonl"]
-    assert all(len((tmp_path / "landscape" / name).read_text().splitlines()) == 1 for name in files)
+    folders = [tmp_path / "landscape" / name for name in ("", "earlier-1", "earlier-2")]
+    assert sorted(tmp_path.rglob("checks.jsonl")) == [folder / "checks.jsonl" for folder in folders]
+    for folder in folders:
+        assert [row["epoch"] for row in rows_on_disk(folder)] == [1]
+        assert len(list((folder / "snapshots").iterdir())) == 2
 
 
 def test_callback_used_by_a_second_trainer_starts_anew(tmp_path: Path) -> None:
