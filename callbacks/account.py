@@ -13,7 +13,7 @@ from lightning_landscape.finders import Budget, PathFinder
 from lightning_landscape.surface import LossSurface
 
 _SHORT = 400  # batches; a run of fewer is over before checks that wait would come
-_PLAIN = 16  # evaluations of E that are allowed where nothing waits, the comparison of a state's buffers included
+_PLAIN = 16  # evaluations of E that a check may take in a run too short for any: enough where the line decides
 
 
 class Account:
@@ -41,60 +41,91 @@ class Account:
         self.spent = 0.0
         self.minimum = 0.0
         self._prepared = False
+        self._start = 0.0
         self._told = False
         self._latest = 0.0
 
     @property
+    def total(self) -> float:
+        """What training has paid for so far; infinite without a limit."""
+        return math.inf if self.overhead is None else self.overhead * self.batches
+
+    @property
     def earned(self) -> float:
-        """What training has paid for and is not spent; infinite without a limit."""
-        return math.inf if self.overhead is None else self.overhead * self.batches - self.spent
+        """What of it is not spent."""
+        return self.total - self.spent
 
     def budget(self, already: float = 0.0, max_seconds: float | None = None) -> Budget:
         """What may be spent now, less what was computed ``already``."""
         limit = max(self.earned, self.minimum) - already
         return Budget(None if self.overhead is None else max(0.0, limit), max_seconds)
 
-    def of_each(self, count: int) -> Budget:
-        """What each of so many searches may spend, of all that training has earned."""
-        return Budget(None if self.overhead is None else self.overhead * self.batches / max(1, count))
-
     def prepare(self, surface: LossSurface) -> None:
         """Pays for the making of the surface, once: a resumed run makes it again, and has to go on alike."""
+        self._start = surface.preparation.total
         if not self._prepared:
             self._prepared = True
-            self.spent += surface.preparation.total
+            self.spent += self._start
 
     def spend(self, work: float) -> None:
         """Pays for the present check."""
         self._latest = work
         self.spent += work
 
-    def waits(self, trainer: pl.Trainer, module: pl.LightningModule, finder: PathFinder, surface: LossSurface) -> bool:
-        """Whether a check has to wait until training has paid for a straight line.
+    def waits_for_line(
+        self, trainer: pl.Trainer, module: pl.LightningModule, finder: PathFinder, surface: LossSurface
+    ) -> bool:
+        """Whether a check has to wait until training has paid for the straight line; see :meth:`waits`."""
+        each = surface.evaluation_passes / 3
+        # The line, and what it may take to see whether E of the partner is the partner's own loss.
+        price = finder.least_work(surface) + 2 * each
+        return self.waits(trainer, module, price, _PLAIN * each, ("check", "the straight line"))
 
-        Where the whole run does not earn one, or is too short to wait for anything (fewer than 400 batches), none
-        waits: each may verify a line that is plainly below or above the level, its ``minimum``. Which of the two it
-        is, and what the first check takes, is said before it starts.
+    def waits(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        price: float,
+        least: float,
+        what: tuple[str, str],
+        last: bool = False,
+    ) -> bool:
+        """Whether a check has to wait until training has paid for the least that it measures.
+
+        In a run of fewer than 400 batches none waits, and in one that never earns that price the first does not: it may
+        spend its ``minimum`` though it is not earned. Which it is, and what the first check takes, is said before.
+
+        Args:
+            trainer: says how long the run is.
+            module: likewise.
+            price: of the least, in training steps.
+            least: the ``minimum`` where the run is too short.
+            what: what waits, and what it measures for that price: ``("check", "the straight line")``.
+            last: whether the run is over, so that nothing more will be earned.
         """
         self.minimum = self._latest = 0.0
         if self.overhead is None:
             return False
-        # The line, and what it may take to see whether E of the partner is the partner's own loss.
-        price = finder.least_work(surface) + 2 * surface.evaluation_passes / 3
+        takes = f"at least {price:.0f} training steps of work, for {what[1]}"
         if self.earned >= price:
             self._tell(
-                f"the first check takes from {price:.0f} training steps of work, for the straight line, to "
-                f"{self.earned:.0f}, all that overhead={self.overhead} of {self.batches} batches has earned"
+                f"the first {what[0]} takes {takes}, and at most the {self.earned:.0f} that overhead={self.overhead} "
+                f"of {self.batches} batches has earned"
             )
             return False
-        planned = self._planned(trainer, module)
-        if planned >= _SHORT and self.overhead * planned >= surface.preparation.total + price:
+        planned = self.batches if last else self._planned(trainer, module)
+        pays = self.overhead * planned >= self._start + price
+        # In a long run that never pays, one check comes all the same.
+        if not last and planned >= _SHORT and (pays or self.spent > self._start):
+            self._tell(
+                f"a {what[0]} takes {takes}: overhead={self.overhead} has earned the first after "
+                f"{math.ceil((self.spent + price) / self.overhead)} batches of training; those before wait"
+            )
             return True
-        self.minimum = _PLAIN * surface.evaluation_passes / 3
+        self.minimum = least
         self._tell(
-            f"{planned:g} batches of training are too few for overhead={self.overhead} to pay for checks of "
-            f"{price:.0f} training steps of work: each may take {self.minimum:.0f}, for the straight line, and exceeds "
-            "it; pass a larger overhead or fewer num_batches, or train longer"
+            f"a {what[0]} takes {takes}, and {planned:g} batches of training are too few to wait for it: each may take "
+            f"{least:.0f} whatever overhead={self.overhead} has earned; pass fewer num_batches, or train longer"
         )
         return False
 

@@ -54,7 +54,7 @@ class LevelSetConnectivity(FollowingCallback):
         margin: see ``level``; positive by default, because the level set of a converged minimum at its own
             loss is a single point.
         overhead: all work of checks may come to this share of training's steps; ``None``: no limit. A check waits until
-            that pays for the straight line; in a run too short for it, each may measure the line (``minimum`` in
+            that pays for the straight line; in a run too short to wait, each may measure the line (``minimum`` in
             the row). Twin training stands apart (``twin_work``); figures and snapshots are not counted.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
@@ -98,7 +98,7 @@ class LevelSetConnectivity(FollowingCallback):
     keeps: ClassVar[tuple[str, ...]] = ("checks.jsonl", "snapshots", "profile-*.png", "history.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         *("connected", "height", "barrier", "linear_barrier", "normalized_length"),
-        *("num_beads", "gradient_steps", "seconds", "overhead"),
+        *("num_beads", "gradient_steps", "seconds", "overhead", "undecided"),
         *("distance", "relative_distance", "level", "loss_a", "loss_b", "settled"),
     )
 
@@ -297,7 +297,7 @@ class LevelSetConnectivity(FollowingCallback):
         assert self._pairing is not None
         self._present = None
         ready = not self._pairing.missing()
-        if ready and self._account.waits(trainer, pl_module, self.finder, self.present_surface(pl_module)):
+        if ready and self._account.waits_for_line(trainer, pl_module, self.finder, self.present_surface(pl_module)):
             return None
         # Before and not after: the two ends of the latest row are on the disk, and a full disk has room again.
         self.attempt(lambda: self.prune(coming=1), self.warning("old snapshots stay on the disk", None))
@@ -333,6 +333,7 @@ class LevelSetConnectivity(FollowingCallback):
         self.publish(trainer, self._log.rows, row["check"], row["step"], figures, None if failed else connection)
 
     def scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """The logged numbers of a row; ``connected`` is 1 or 0."""
-        known = super().scalars({**row, "connected": row["verdict"] == Verdict.CONNECTED})
+        """The logged numbers of a row; ``connected`` is 1 or 0, ``undecided`` 1 where the budget ended the search."""
+        words = {"connected": row["verdict"] == Verdict.CONNECTED, "undecided": row["reason"] == Reason.BUDGET}
+        known = super().scalars({**row, **words})
         return known | ({f"{self._prefix}/certified": float(bool(row["proved_profile"]["t"]))} if self.certify else {})

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, get_args
 
-import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Group, RenderableType
-from torch import Tensor
 
 from lightning_landscape import components
 from lightning_landscape.attach.options import check_choice, check_count
 from lightning_landscape.attach.probe import require_comparable
 from lightning_landscape.attach.ranks import on_rank_zero
 from lightning_landscape.callbacks.base import OnError
-from lightning_landscape.callbacks.keeping import Keep, KeepingCallback, left, spread
+from lightning_landscape.callbacks.keeping import Keep, KeepingCallback, left
 from lightning_landscape.callbacks.level_set import LevelSetConnectivity
 from lightning_landscape.callbacks.pairings.base import Partner
 from lightning_landscape.callbacks.pairings.reference import read_partner
+from lightning_landscape.callbacks.tree_points import tree_points
+from lightning_landscape.callbacks.tree_work import FEWEST, Paid, TreeBudget, told
 from lightning_landscape.components.heights import PairChoice, search_heights
-from lightning_landscape.connection import level_above
 from lightning_landscape.finders import PathFinder
 from lightning_landscape.report.style import save_figure
 from lightning_landscape.report.tables import merge_table
 from lightning_landscape.report.tree_figure import tree_figure
 from lightning_landscape.storage.rows import KeyedRows
-from lightning_landscape.storage.run_folders import lacking
 from lightning_landscape.storage.snapshots import StoredDtype
 from lightning_landscape.surface import LossFunction, LossSurface, NoiseMode
 from lightning_landscape.surface.random_states import isolated_rng
@@ -41,11 +38,11 @@ class MergeTree(KeepingCallback):
     At the end of every n-th epoch a snapshot is saved. When training ends, the snapshots, those of the twin of
     a ``LevelSetConnectivity(pairs="twin")`` in the same trainer, and the ``references`` are the points of a
     :class:`~lightning_landscape.components.MergeTree`, with heights of paths found by ``finder``: k points cost
-    k - 1 searches and the straight lines between all pairs. Logged, under ``landscape/tree/`` or
+    k - 1 searches and the straight lines between all pairs, each measured once. Logged, under ``landscape/tree/`` or
     ``landscape/tree/<name>/``, are ``num_points``, ``level``, ``num_components`` (N_u at that level),
     ``max_components`` (the largest N_u at any level), ``top_merge`` (the level from which all are one component; NaN
-    if some were never joined), ``gradient_steps`` and ``seconds``. The folder gets ``trees.jsonl``, figures
-    ``tree-0001.png``, the searches in ``pairs.jsonl`` and the snapshots.
+    if some were never joined), ``gradient_steps``, ``seconds`` and ``overhead``. The folder gets ``trees.jsonl``,
+    figures ``tree-0001.png``, the searches in ``pairs.jsonl``, the lines in ``lines.jsonl`` and the snapshots.
 
     Training stays bit-identical: weights, logged metrics, data order and random states are those of the run
     without the callback.
@@ -61,8 +58,9 @@ class MergeTree(KeepingCallback):
         finder: how a path is searched; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
         level: the level u of ``num_components``; ``None``: max_i E_i + margin |max_i E_i|, at which every point counts.
         margin: how far above the largest loss the level lies, as a share of it; searches use it too.
-        overhead: each search may spend this share of the training steps between two snapshots; ``None``: no
-            limit. Straight lines come on top.
+        overhead: all work of trees may come to this share of training's steps; ``None``: no limit. Straight lines leave
+            half of it to searches, or fewer points are joined; in a run too short for 4 of each kind their lines are
+            measured all the same, ``minimum`` in the row.
         num_batches: training batches that define E, drawn once without replacement.
         batches: the batches themselves; ``num_batches`` is then unused.
         loss_fn: ``loss_fn(module, batch)`` returns the mean loss; ``None``: the module's ``training_step``.
@@ -96,11 +94,11 @@ class MergeTree(KeepingCallback):
     place: ClassVar[str] = "landscape/tree"
     record: ClassVar[str] = "trees.jsonl"
     counted: ClassVar[str] = "trees"
-    works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl",)
+    works: ClassVar[tuple[str, ...]] = ("pairs*.jsonl", "lines*.jsonl")
     keeps: ClassVar[tuple[str, ...]] = ("trees.jsonl", *works, "snapshots", "tree-*.png", "recorded-*.pt")
     metrics: ClassVar[tuple[str, ...]] = (
         *("num_points", "level", "num_components", "max_components", "top_merge"),
-        *("gradient_steps", "seconds"),
+        *("gradient_steps", "seconds", "overhead"),
     )
 
     _snapshots: dict[str, str]  # content hashes of this run's snapshots by name
@@ -185,12 +183,14 @@ class MergeTree(KeepingCallback):
         self._snapshots = {}
         self._references = {}
         self._treed = 0
+        self._paid: set[str] = set()  # keys of recorded work that the account has paid for
         self.tree: components.MergeTree | None = None
 
     def restore(self, state: dict[str, Any]) -> None:
         """Counters and the snapshots there were."""
         super().restore(state)
         self._snapshots = dict(state["snapshots"])
+        self._paid = set(state.get("paid", []))
 
     def define(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any] | None) -> None:
         """Reads the references: now is the time to find another architecture."""
@@ -225,7 +225,7 @@ class MergeTree(KeepingCallback):
 
     def state(self) -> dict[str, Any]:
         """Counters and the hashes of the snapshots, which stay in their files."""
-        return super().state() | {"snapshots": dict(self._snapshots)}
+        return super().state() | {"snapshots": dict(self._snapshots), "paid": sorted(self._paid)}
 
     def release(self) -> None:
         """Frees the surface's copy of the module, and the references."""
@@ -246,7 +246,7 @@ class MergeTree(KeepingCallback):
         if self._examined != trainer.global_step:
             self._save(trainer, pl_module, epoch)  # the weights that training ends with are always a point
         if self._treed != len(self._snapshots):
-            self._compute(trainer, pl_module, epoch)
+            self._compute(trainer, pl_module, epoch, last=True)
 
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> bool:
         """Saves a snapshot on rank zero; whether it could, on every rank."""
@@ -263,82 +263,76 @@ class MergeTree(KeepingCallback):
         on_rank_zero(trainer, lambda: self.attempt(self.prune, still))
         return bool(saved)
 
-    def _compute(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
-        """A tree on rank zero; its numbers, or its failure, on every rank."""
+    def _compute(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int, last: bool = False) -> None:
+        """A tree on rank zero; its numbers, that it waits (none), or its failure, on every rank."""
 
         def compute() -> dict[str, float] | None:
             with isolated_rng(self.seed):
-                return self._grow(trainer, pl_module, epoch)
+                return self._grow(trainer, pl_module, epoch, last)
 
         warning = self.warning(f"MergeTree failed after epoch {epoch}", None)
         scalars = on_rank_zero(trainer, lambda: self.attempt(compute, warning), f"the merge tree after epoch {epoch}")
-        self._treed = len(self._snapshots)
-        if scalars is not None:
+        if scalars is None or scalars:
+            self._treed = len(self._snapshots)
+        if scalars:
             self._made += 1
             self._epochs_of.append(epoch)
             self.expose(trainer, scalars)
 
-    def _grow(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> dict[str, float] | None:
+    def _grow(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int, last: bool
+    ) -> dict[str, float] | None:
         assert self._log is not None
         surface = self.present_surface(pl_module)
-        points = self._points(trainer, surface)
+        budget = TreeBudget(
+            self._account, surface, self.finder, self._log.rows[-1]["tree"]["names"] if self.rows else []
+        )
+        least = budget.price(list(self._named(trainer, min(FEWEST, self.max_points))))
+        if self._account.waits(trainer, pl_module, least, least, ("merge tree", "lines between 4 points"), last):
+            return {}
+        most = budget.count(lambda count: list(self._named(trainer, count)), self.max_points)
+        points = {name: surface.point(load()) for name, load in self._named(trainer, most).items()}
         if not points:
             return None
-        with self.progress(trainer, "merge tree") as progress:
-            found = search_heights(
-                surface,
-                points,
-                self.finder,
-                pairs=self.pairs,
-                margin=self.margin,
-                budget=self._account.of_each(len(self._snapshots)),
-                progress=progress,
-                record=KeyedRows(self._log.path.parent / "pairs.jsonl"),
-                isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
-            )
-        self.tree = tree = found.tree()
+        folder = self._log.path.parent
+        grown = None if self.every_n_snapshots is None else len(self._snapshots)
+        paid = [Paid(KeyedRows(folder / f"{name}.jsonl"), self._paid, surface) for name in ("pairs", "lines")]
+        work = surface.work.total
+        try:
+            with self.progress(trainer, "merge tree") as progress, budget.limited(surface):
+                found = search_heights(
+                    surface,
+                    points,
+                    self.finder,
+                    pairs=self.pairs,
+                    margin=self.margin,
+                    budget=budget.each(list(points), self.pairs, grown),
+                    progress=progress,
+                    record=paid[0],
+                    lines=paid[1],
+                    isolate=lambda seed: isolated_rng((self.seed + seed) % 2**32),
+                )
+        finally:
+            work += len(points) * surface.evaluation_passes / 3
+            self._account.spend(work + sum(record.work for record in paid))
+        self.tree = found.tree()
         number = self._made + 1
-        level = self._level_of(tree)
-        joined = len(tree.merges) == np.isfinite(tree.losses).sum() - 1
-        counts = tree.num_components(tree.levels())
         self.append(
             trainer,
             {
                 **self.circumstances(trainer, epoch),
-                "num_points": len(points),
-                "level": level if math.isfinite(level) else None,
-                "num_components": tree.num_components(level) if math.isfinite(level) else 0,
-                "max_components": int(counts.max()) if counts.size else 0,
-                "top_merge": tree.merges[-1].height if joined and tree.merges else None,
+                **told(self.tree, self.level, self.margin),
                 "gradient_steps": sum(row["gradient_steps"] for row in found.rows),
-                "seconds": sum(row["seconds"] for row in found.rows),
-                "tree": tree.to_dict(),
+                "seconds": sum(row["seconds"] for row in [*found.lines, *found.rows]),
+                **self._account.row(),
             },
         )
-        figure = tree_figure(tree, f"merge tree after epoch {epoch}")
-        save_figure(figure, self._log.path.parent / f"tree-{number:04d}.png")
+        figure = tree_figure(self.tree, f"merge tree after epoch {epoch}")
+        save_figure(figure, folder / f"tree-{number:04d}.png")
         self.publish(trainer, self._log.rows, number, trainer.global_step, {"tree": figure})
         return self.scalars(self._log.rows[-1])
 
-    def _level_of(self, tree: components.MergeTree) -> float:
-        finite = tree.losses[np.isfinite(tree.losses)]
-        if self.level is not None or not finite.size:
-            return math.nan if self.level is None else self.level
-        return level_above(finite.tolist(), self.margin)
-
-    def _points(self, trainer: pl.Trainer, surface: LossSurface) -> dict[str, Tensor]:
+    def _named(self, trainer: pl.Trainer, count: int) -> dict[str, Callable[[], Partner]]:
         assert self._store is not None
-        points: dict[str, Tensor] = {}
-        kept = left(list(self._snapshots), self.keep, 2 * self.max_points)
-        gone = lacking(self._store, {name: self._snapshots[name] for name in kept})
-        for name in spread([name for name in kept if name not in gone], self.max_points):
-            points[name] = surface.point(self._store.load(name))
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, LevelSetConnectivity):
-                beside = other.companions()
-                kept = left(other.companion_names(), self.keep, 2 * self.max_points)
-                for name in spread([name for name in kept if name in beside], self.max_points):
-                    points[name] = surface.point(beside[name].load())
-        for path, state in self._references.items():
-            points[path] = surface.point(state)
-        return points
+        beside: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        return tree_points(self._store, self._snapshots, beside, self._references, self.keep, self.max_points, count)

@@ -63,9 +63,8 @@ def components(args: Sequence[str], prog: str) -> int:
         default=None,
         help="default: (1 + margin) times the largest loss but for outliers, those above twice the median",
     )
-    parser.add_argument(
-        "--out", type=str, default="landscape/components", help="folder of components.json, components.png, pairs.jsonl"
-    )
+    out = "folder of components.json, components.png, pairs.jsonl, lines.jsonl"
+    parser.add_argument("--out", type=str, default="landscape/components", help=out)
     namespace = parse(parser, args)
     if namespace.level is not None and not math.isfinite(namespace.level):
         raise ValueError(f"level must be a finite number, got {namespace.level}")
@@ -88,6 +87,7 @@ def components(args: Sequence[str], prog: str) -> int:
                     budget=Budget(namespace.budget),
                     progress=progress,
                     record=KeyedRows(folder / "pairs.jsonl", part=rank),
+                    lines=KeyedRows(folder / "lines.jsonl", part=rank),
                     share=share,
                     isolate=isolated_rng,
                 )

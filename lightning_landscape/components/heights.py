@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,18 +17,14 @@ from torch import Tensor
 
 from lightning_landscape.certificates.apart import proved_floors
 from lightning_landscape.components.merge_tree import MergeTree
+from lightning_landscape.components.searches import Pair, Record, Searches
 from lightning_landscape.components.sharding import Share, in_turn
-from lightning_landscape.connection import Connection
-from lightning_landscape.finders import Budget, LinearPath, PathFinder, default_finder
-from lightning_landscape.storage.named_tensors import content_hash
-from lightning_landscape.storage.rows import KeyedRows
+from lightning_landscape.finders import Budget, PathFinder, default_finder
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress
 
 PairChoice = Literal["tree", "all"]
-Pair = tuple[int, int]
 Array = NDArray[np.float64]
-_ROUNDING = 1e-6  # relative, of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +39,7 @@ class PairwiseHeights:
         floors: heights that every path between two points is proved to reach, shape (k, k); minus infinity where
             nothing is proved.
         rows: one a searched pair: ``a``, ``b`` and the fields of :class:`~lightning_landscape.connection.Connection`.
+        lines: the same for the straight lines between all pairs.
     """
 
     names: tuple[str, ...]
@@ -52,6 +47,7 @@ class PairwiseHeights:
     heights: Array
     floors: Array
     rows: list[dict[str, Any]] = field(repr=False)
+    lines: list[dict[str, Any]] = field(repr=False, default_factory=list)
 
     def tree(self) -> MergeTree:
         """The merge tree of these heights and floors."""
@@ -73,13 +69,14 @@ def search_heights(
     margin: float = 0.0,
     budget: Budget | None = None,
     progress: Progress | None = None,
-    record: KeyedRows | None = None,
+    record: Record | None = None,
+    lines: Record | None = None,
     share: Share = in_turn,
     isolate: Callable[[int], AbstractContextManager[None]] = untouched,
 ) -> PairwiseHeights:
     """Heights between k points of a loss surface, for :class:`~lightning_landscape.components.MergeTree`.
 
-    ``pairs="tree"`` measures the straight line between all pairs, which is cheap, and searches a path for the
+    The straight line between all pairs is measured, once. ``pairs="tree"`` then searches a path for the
     k - 1 edges of the minimum spanning tree of these heights alone (Kruskal's: what joins the points at the lowest
     level that lines can). ``"all"`` searches k (k - 1) / 2 pairs. All heights are those of paths, so both give upper
     bounds of the saddles; and as a search never returns a path above the line, and does not depend on the pairs
@@ -99,10 +96,12 @@ def search_heights(
         pairs: "tree" searches the k - 1 edges of the minimum spanning tree of straight lines, "all" every pair.
         level: for every search; ``None`` takes it from the two ends and ``margin``.
         margin: without a level, each search gets u = L + margin |L|, where L is the larger loss of its two ends.
-        budget: what each search may spend; ``None`` is without limit.
+        budget: what each search may spend; ``None`` is without limit. With a limit of work the straight lines are
+            sampled on a coarse grid alone; those of searched pairs are not measured again.
         progress: called with a description and the fraction done.
         record: of finished searches: one that is there is not done again, if the two points, their losses and the
             settings of the search are the same.
+        lines: the same of straight lines.
         share: how the work is divided among processes; by default this process does all of it, in turn.
         isolate: entered with a seed around every search, as ``callbacks.rng.isolated_rng``, for training batches
             that draw from global random states.
@@ -124,7 +123,7 @@ def search_heights(
         raise ValueError("points is empty: a merge tree needs at least one point")
     if pairs not in get_args(PairChoice):
         raise ValueError(f"pairs must be one of {', '.join(get_args(PairChoice))}, got {pairs!r}")
-    searches = _Searches(surface, points, finder or default_finder(), level, margin, budget, record, isolate)
+    searches = Searches(surface, points, finder or default_finder(), level, margin, budget, record, lines, isolate)
     steps = _Steps(progress)
     # The first of them chooses for all by the clock how stacks are evaluated.
     surface.adopt(share(searches.choice, [0])[0])
@@ -134,16 +133,28 @@ def search_heights(
     candidates = list(itertools.combinations(finite, 2))
     heights = np.full((len(points), len(points)), math.nan)
     np.fill_diagonal(heights, losses)
+    measured = share(steps.counted(searches.line, "straight lines", len(candidates)), candidates)
+    searches.known = dict(zip(candidates, measured, strict=True))
+    costs = [searches.height(row, pair) for row, pair in zip(measured, candidates, strict=True)]
+    _fill(heights, candidates, costs)
     if pairs == "tree":
-        lines = share(steps.counted(searches.line, "straight lines", len(candidates)), candidates)
-        _fill(heights, candidates, lines)
-        candidates = cheapest_tree(candidates, lines)
+        candidates = cheapest_tree(candidates, costs)
     rows = share(steps.counted(searches.search, "paths", len(candidates)), candidates)
     _fill(heights, candidates, [searches.height(row, pair) for row, pair in zip(rows, candidates, strict=True)])
     aligned = any(row["aligned"] for row in rows)
     with isolate(0):
         floors = proved_floors(surface, list(points.values()), reordered=aligned)
-    return PairwiseHeights(tuple(points), losses, heights, floors, rows)
+    return PairwiseHeights(tuple(points), losses, heights, floors, rows, measured)
+
+
+def most_searches(points: int, pairs: PairChoice) -> int:
+    """How many pairs of so many points are searched at most.
+
+    Example:
+        >>> most_searches(4, "tree"), most_searches(4, "all")
+        (3, 6)
+    """
+    return points - 1 if pairs == "tree" else math.comb(points, 2)
 
 
 def cheapest_tree(pairs: Sequence[Pair], costs: Sequence[float]) -> list[Pair]:
@@ -166,87 +177,6 @@ def cheapest_tree(pairs: Sequence[Pair], costs: Sequence[float]) -> list[Pair]:
     size = int(columns.max()) + 1
     kept = minimum_spanning_tree(csr_array((rank, (rows, columns)), shape=(size, size)))
     return [pairs[order[int(place) - 1]] for place in sorted(kept.data)]
-
-
-class _Searches:
-    """What is done for one point or one pair, whatever process it falls to."""
-
-    def __init__(
-        self,
-        surface: LossSurface,
-        points: Mapping[str, Tensor],
-        finder: PathFinder,
-        level: float | None,
-        margin: float,
-        budget: Budget | None,
-        record: KeyedRows | None,
-        isolate: Callable[[int], AbstractContextManager[None]],
-    ) -> None:
-        self._surface = surface
-        self._names = list(points)
-        self._thetas = list(points.values())
-        self._finder = finder
-        self._level = level
-        self._margin = margin
-        self._budget = budget
-        self._record = record
-        self._isolate = isolate
-        self._hashes = [content_hash({"theta": theta}) for theta in self._thetas]
-        limits = None if budget is None else [budget.work, budget.max_seconds]
-        self._settings = json.dumps([finder.describe(), level, margin, limits], sort_keys=True)
-        self.losses = np.empty(0)
-
-    def choice(self, _: int) -> dict[str, bool]:
-        with self._isolate(0):
-            return self._surface.choice()
-
-    def loss(self, index: int) -> float:
-        with self._isolate(0):
-            return self._surface.loss(self._thetas[index])
-
-    def line(self, pair: Pair) -> float:
-        with self._isolate(0):
-            first, second = (self._thetas[index] for index in pair)
-            found = LinearPath(samples=self._finder.samples).connect(self._surface, first, second)
-        return self.height(found.to_dict(), pair)
-
-    def search(self, pair: Pair) -> dict[str, Any]:
-        first, second = pair
-        parts = [self._settings, self._hashes[first], self._hashes[second]]
-        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        row = None if self._record is None else self._record.get(key)
-        if row is None or not self._agrees(row, pair):
-            with self._isolate(int(key[:8], 16)):
-                connection: Connection = self._finder.connect(
-                    self._surface,
-                    self._thetas[first],
-                    self._thetas[second],
-                    level=self._level,
-                    margin=self._margin,
-                    budget=self._budget,
-                )
-            row = connection.to_dict()
-            if self._record is not None:
-                self._record.put(key, row)
-        return {"a": self._names[first], "b": self._names[second], **row}
-
-    def height(self, row: Mapping[str, Any], pair: Pair) -> float:
-        """The height of a path as one with the losses of the points, NaN if it was not finite.
-
-        The ends of a path are evaluated in stacks, which rounds otherwise than a point alone: a path that is
-        highest at an end would seem to rise above it, and count as a component of its own for a moment.
-        """
-        if None in (row["height"], row["loss_a"], row["loss_b"]):
-            return math.nan
-        top, end = float(self.losses[list(pair)].max()), max(row["loss_a"], row["loss_b"])
-        return top if row["height"] <= end + _ROUNDING * abs(end) else max(top, row["height"])
-
-    def _agrees(self, row: Mapping[str, Any], pair: Pair) -> bool:
-        """Whether a recorded search was made on this surface, judged by the losses of its ends."""
-        known: Any = (row.get("loss_a"), row.get("loss_b"))
-        return all(isinstance(loss, float) for loss in known) and np.allclose(
-            known, self.losses[list(pair)], rtol=1e-4, atol=1e-6
-        )
 
 
 class _Steps:

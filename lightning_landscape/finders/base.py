@@ -20,6 +20,7 @@ from lightning_landscape.finders.measurement import barred, connection_of, settl
 from lightning_landscape.finders.search import Budget, Ledger, Search
 from lightning_landscape.finders.shorten import shorten
 from lightning_landscape.finders.training import OptimizerFactory
+from lightning_landscape.path import Profile
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.work import Progress, WorkSpent
 
@@ -83,6 +84,7 @@ class PathFinder(ABC):
         margin: float = 0.0,
         budget: Budget | None = None,
         progress: Progress | None = None,
+        known: Profile | None = None,
     ) -> Connection:
         """Searches for a path from ``theta_a`` to ``theta_b`` with ``E <= level``.
 
@@ -95,6 +97,7 @@ class PathFinder(ABC):
             budget: limits of line, search, shortening and verification together; ``None`` is without limit. The
                 coarse line is always measured, see :meth:`least_work`.
             progress: called with a description and a fraction while the search runs.
+            known: losses along the straight line that are known already, and not measured again.
 
         Returns:
             The lowest path found with its measurements. ``verdict`` is ``connected`` iff the measured
@@ -115,9 +118,11 @@ class PathFinder(ABC):
         if level is not None and math.isnan(level):
             raise ValueError("level is NaN: give a number, or None for the larger loss of the two endpoints")
         origin = surface.point()
-        line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin))
+        losses = None if known is None else dict(zip(known.t, known.loss, strict=True))
+        line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin), losses)
         budget = budget or Budget()
         straight = Chain([line], line.length, self.samples)
+        line.refined = known is not None and straight.fine
         ledger = Ledger(surface, budget)
         straight.glance(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]

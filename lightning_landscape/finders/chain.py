@@ -253,7 +253,7 @@ class Chain:
 
     def profile(self) -> Profile:
         """All that was measured, by arc length."""
-        total = self.length
+        total = self.length if len(self.segments) > 1 else 0.0  # t of a line alone is exact
         starts = [0.0, *accumulate(segment.length for segment in self.segments)]
         t: list[float] = []
         loss: list[float] = []

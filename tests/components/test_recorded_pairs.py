@@ -108,3 +108,25 @@ def test_a_recorded_row_without_its_fields_is_searched_again(tmp_path: Path) -> 
     record.write_text(json.dumps({"key": key}) + "\n")
     again = search_heights(surface(), two, LinearPath(), record=KeyedRows(record))
     assert again.rows[0]["height"] == pytest.approx(first.rows[0]["height"], rel=1e-6)
+
+
+@pytest.mark.parametrize("work", [None, 0.0, 500.0])
+def test_a_line_is_measured_once_for_its_pair_and_for_all_trees(work: float | None, tmp_path: Path) -> None:
+    budget, lines, pairs = Budget(work), tmp_path / "lines.jsonl", tmp_path / "pairs.jsonl"
+
+    def evaluations(count: int) -> int:
+        measured = surface()
+        records = {"record": KeyedRows(pairs), "lines": KeyedRows(lines)}
+        found = search_heights(measured, points(count), LinearPath(), budget=budget, **records)
+        assert len(found.lines) == count * (count - 1) // 2
+        assert len(found.rows) == count - 1
+        return measured.work.loss_evaluations - count  # of the points alone
+
+    first, again, more = evaluations(3), evaluations(3), evaluations(4)
+    grown = [len(file.read_text().splitlines()) for file in (lines, pairs)]
+    assert grown[0] == 6
+    assert again == 0
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert all(row["loss_evaluations"] + 2 == len(row["linear_profile"]["t"]) for row in rows)  # ends were known
+    if work != 500.0:  # then searched pairs measure their line further
+        assert first + more == sum(row["loss_evaluations"] for row in rows)

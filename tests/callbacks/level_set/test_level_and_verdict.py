@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +121,21 @@ def test_overhead_bounds_all_work(overhead: float, every_n_epochs: int, tmp_path
 def test_a_check_waits_until_training_has_paid_for_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr("lightning_landscape.callbacks.account.rank_zero_info", messages.append)
-    reference = other_weights(tmp_path, Ring((-1.0, 0.0)))
     monkeypatch.setattr("lightning_landscape.callbacks.account._SHORT", 0)
+    reference = other_weights(tmp_path, Ring((-1.0, 0.0)))
     callback = attached(tmp_path, pairs="reference", reference=reference, overhead=1.0, level=0.05)
     trainer_of(tmp_path, callback, epochs=12).fit(Ring())
     first = callback.rows[0]["epoch"]
     assert first > 0
     assert first < callback.rows[-1]["epoch"]
     assert all(row["minimum"] == 0 for row in callback.rows)
-    (estimate,) = messages
-    assert "the first check takes from" in estimate
-    assert "overhead=1.0" in estimate
+    (estimate,) = messages  # before the first check, not with it
+    said = re.search(
+        r"takes at least (\d+) training steps.* overhead=1.0 has earned the first after (\d+) batches", estimate
+    )
+    assert said is not None
+    assert BATCHES * first < int(said[2]) <= BATCHES * (first + 1)
+    assert int(said[1]) <= callback.rows[0]["spent"] + 1
 
 
 def test_without_limit_the_detour_is_found(tmp_path: Path) -> None:
