@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
+from lightning_landscape.attach.ranks import on_every_rank
 from lightning_landscape.components.heights import PairwiseHeights, search_heights
 from lightning_landscape.components.sharding import Sharded, Share, in_turn
 from lightning_landscape.connection import level_above
@@ -34,7 +35,7 @@ from lightning_landscape.surface.random_states import isolated_rng
 
 SEVERAL = 3  # exit code
 _SUFFIXES = (".ckpt", ".safetensors")
-_PATIENCE = timedelta(days=30)  # one process may search for long while another has nothing left to do
+_SILENCE = timedelta(minutes=10)  # of a process, and how much later than another it may come; a search may last longer
 
 
 def components(args: Sequence[str], prog: str) -> int:
@@ -130,14 +131,13 @@ def _processes() -> Iterator[tuple[int, Share]]:
     if size == 1:
         yield 0, in_turn
         return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group("gloo", timeout=_SILENCE)
     try:
-        yield dist.get_rank(), Sharded(dist.get_rank(), size, _gather)
+        yield dist.get_rank(), Sharded(dist.get_rank(), size, _together)
     finally:
         dist.destroy_process_group()
 
 
-def _gather(mine: Any) -> list[Any]:
-    outcomes = [None] * dist.get_world_size()
-    dist.all_gather_object(outcomes, mine)
-    return outcomes
+def _together(work: Callable[[], Any]) -> list[Any]:
+    advice = "Finished pairs are kept in pairs.jsonl: start the same command again to go on"
+    return on_every_rank(work, _SILENCE, "the search of components", advice)
