@@ -22,7 +22,7 @@ import torch.distributed as dist
 from lightning_landscape.attach.ranks import on_every_rank
 
 lost, way = int(sys.argv[1]), sys.argv[2]
-children = [os.fork() for _ in range(0)]
+children = []
 for rank in range(3):
     child = os.fork()
     if child:
@@ -70,15 +70,15 @@ def run(lost: int, way: str) -> dict[int, tuple[float, str]]:
         command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as program:
         try:
-            output = program.communicate(timeout=60)[0]
+            output = program.communicate(timeout=300)[0]
         finally:
-            with pytest.MonkeyPatch.context():
-                if program.poll() is None:
-                    os.killpg(program.pid, signal.SIGKILL)
+            if program.poll() is None:
+                os.killpg(program.pid, signal.SIGKILL)
     lines = (line.split(" ", 2) for line in output.splitlines())
     return {int(rank): (float(seconds), said) for rank, seconds, said in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["small", "large"])
 def test_every_process_gets_all_results_however_long_they_take(way: str) -> None:
     size = 3 << 20 if way == "large" else 1  # more than one value of a store holds
@@ -88,7 +88,8 @@ def test_every_process_gets_all_results_however_long_they_take(way: str) -> None
     assert all(seconds > SILENCE for seconds, _ in outcomes.values())
 
 
-@pytest.mark.parametrize(("lost", "way"), [(1, "stop"), (2, "exit"), (0, "stop"), (0, "exit")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("lost", "way"), [(1, "stop"), (2, "exit"), (0, "stop")])
 def test_a_lost_process_is_named_by_every_other_one(lost: int, way: str) -> None:
     outcomes = run(lost, way)
     assert outcomes.keys() == set(range(SIZE)) - {lost}
