@@ -27,10 +27,11 @@ class _Interruption(BaseException):
 
 
 class Meeting:
-    """Rank zero works, the others wait for the result; each process beats in the store as long as it is there.
+    """Processes of a run work, alone or each on its share; each beats in the store as long as it is there.
 
     A thread raises the process's own counter in the store and reads those of the processes it waits for: rank zero
-    waits for all, the others for rank zero. The wait has no end of its own. It ends when a counter stands still for
+    waits for all, the others for rank zero. Rank zero works while they wait for its answer, or work too and
+    :meth:`bring` what they found. The wait has no end of its own. It ends when a counter stands still for
     ``timeout`` seconds, or when the store, which rank zero's process keeps, is gone. Nothing here is a collective,
     and the thread does all that talks to the store, because a stopped rank zero lets a call to its store hang.
 
@@ -41,20 +42,24 @@ class Meeting:
         size: number of processes.
         timeout: seconds, as the run's process group has them.
         what: the work, for messages.
+        advice: what to do where a process was only slow, for messages.
     """
 
-    def __init__(self, store: Store, name: str, rank: int, size: int, timeout: float, what: str) -> None:
+    def __init__(self, store: Store, name: str, rank: int, size: int, timeout: float, what: str, advice: str) -> None:
         self._store = store
         self._name = name
         self._rank = rank
         self._timeout = timeout
         self._what = what
+        self._advice = advice
         self._longest_pause = min(max(_PAUSE, _PAUSE_PER_RANK * size), timeout / _LOOKS)
         self._watched = [0] if rank else list(range(1, size))
         self._beats = dict.fromkeys(self._watched, 0)
         self._heard = dict.fromkeys(self._watched, time.monotonic())
         self._parts: list[bytes] = []  # rank zero's answer, once it is there
         self._received: set[int] = set()  # ranks that have it
+        self._brought: dict[int, list[bytes]] = {}  # what the others have found, by rank
+        self._collecting = False
         self._finished = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
@@ -88,9 +93,8 @@ class Meeting:
         parts += [f"{_named(gone)} stopped answering during {self._what}"] if gone else []
         store = f" (the store of the process group is gone: {self._failure})" if self._failure is not None else ""
         return RankLostError(
-            f"{' and '.join(parts)}, within the {self._timeout:g} s of the process group's timeout{store}. Read the "
-            "output of that process: it died, stalled, or left training early, as with fewer batches than the others. "
-            "If it was only slow, pass DDPStrategy(timeout=timedelta(...)) with a longer time"
+            f"{' and '.join(parts)}, within {self._timeout:g} s{store}. Read the output of that process: it died, "
+            f"stalled, or left early. {self._advice}"
         )
 
     # On rank zero
@@ -125,13 +129,30 @@ class Meeting:
             raise self.error(lost)
         return result
 
+    def collect(self) -> list[bytes]:
+        """What each of the others has found, in the order of their ranks; waits for it.
+
+        Raises:
+            RankLostError: if one was lost.
+        """
+        self._collecting = True
+        self._wake.set()
+        for pause in self._pauses():
+            if len(self._brought) == len(self._watched):
+                break
+            lost = self.lost()
+            if lost:
+                raise self.error(lost)
+            time.sleep(pause)
+        return [b"".join(self._brought[rank]) for rank in self._watched]
+
     def answer(self, outcome: bytes) -> None:
         """Gives the outcome to the processes that are there, and waits until they have it.
 
         Raises:
             RankLostError: if one was lost.
         """
-        self._parts = [outcome[first : first + _PART] for first in range(0, len(outcome), _PART)]
+        self._parts = _split(outcome)
         self._wake.set()
         lost: list[int] = []
         for pause in self._pauses():
@@ -143,6 +164,11 @@ class Meeting:
             raise self.error(lost)
 
     # On the others
+
+    def bring(self, found: bytes) -> None:
+        """Gives rank zero what this process has found."""
+        self._brought = {self._rank: _split(found)}
+        self._wake.set()
 
     def await_answer(self) -> bytes:
         """The outcome of rank zero.
@@ -180,26 +206,27 @@ class Meeting:
         self._finished.set()
 
     def _look_at_zero(self) -> bool:
-        """Takes the answer when it is there, and says so."""
-        count = self._store.add(self._key("parts"), 0)
-        if count == 0:
+        """Puts up what this process has found; takes the answer when it is there, and says so."""
+        for rank, found in self._brought.items():
+            self._put(found, "brought", rank)
+        self._parts = self._take("answer")
+        if not self._parts:
             return False
-        self._parts = [self._store.get(self._key("part", number)) for number in range(count)]
         self._store.add(self._key("received", self._rank), 1)
         self._received = {0}
         return True
 
     def _look_at_others(self) -> bool:
-        """Interrupts the work when a process is lost; puts up the answer, and notes who has it."""
+        """Interrupts the work when a process is lost; takes what is brought, puts up the answer, notes who has it."""
         with self._lock:
             if self._armed and self.lost():
                 self._armed, self._interrupting = False, True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        for rank in self._watched if self._collecting else ():
+            if rank not in self._brought and (found := self._take("brought", rank)):
+                self._brought[rank] = found
         if self._parts:
-            if not self._store.add(self._key("parts"), 0):
-                for number, part in enumerate(self._parts):
-                    self._store.set(self._key("part", number), part)  # type: ignore[arg-type]
-                self._store.add(self._key("parts"), len(self._parts))
+            self._put(self._parts, "answer")
             self._received = {rank for rank in self._watched if self._store.add(self._key("received", rank), 0)}
         return False
 
@@ -207,9 +234,9 @@ class Meeting:
         for rank in (0, *self._watched):
             self._store.delete_key(self._key("beat", rank))
             self._store.delete_key(self._key("received", rank))
-        self._store.delete_key(self._key("parts"))
-        for number in range(len(self._parts)):
-            self._store.delete_key(self._key("part", number))
+        for name, parts in [(("answer",), self._parts), *((("brought", r), p) for r, p in self._brought.items())]:
+            for number in ("count", *range(len(parts))):
+                self._store.delete_key(self._key(*name, number))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -242,6 +269,17 @@ class Meeting:
         with self._lock:
             self._armed, self._done = False, True
 
+    def _put(self, parts: list[bytes], *name: str | int) -> None:
+        """Puts up ``parts``, once."""
+        if not self._store.add(self._key(*name, "count"), 0):
+            for number, part in enumerate(parts):
+                self._store.set(self._key(*name, number), part)  # type: ignore[arg-type]
+            self._store.add(self._key(*name, "count"), len(parts))
+
+    def _take(self, *name: str | int) -> list[bytes]:
+        """What was put up, nothing as long as it is not there whole."""
+        return [self._store.get(self._key(*name, n)) for n in range(self._store.add(self._key(*name, "count"), 0))]
+
     def _pauses(self) -> Iterator[float]:
         pause = _LEAST_PAUSE
         while True:
@@ -250,6 +288,10 @@ class Meeting:
 
     def _key(self, *parts: str | int) -> str:
         return "/".join(map(str, (self._name, *parts)))
+
+
+def _split(outcome: bytes) -> list[bytes]:
+    return [outcome[first : first + _PART] for first in range(0, len(outcome), _PART)]
 
 
 def _named(ranks: list[int]) -> str:

@@ -31,6 +31,7 @@ from lightning_landscape.surface.random_states import isolated_rng
 
 SEVERAL = 3  # exit code
 _SUFFIXES = (".ckpt", ".safetensors")
+_ADVICE = "Finished pairs are kept in pairs.jsonl: start the same command again to go on"
 
 
 def components(args: Sequence[str], prog: str) -> int:
@@ -73,7 +74,7 @@ def components(args: Sequence[str], prog: str) -> int:
     recipe = build_recipe(parser, namespace)
     finder = build_finder(parser, namespace)
     folder, console = Path(namespace.out), Console()
-    with processes() as (rank, share):
+    with processes("the search of components", _ADVICE) as (rank, share):
 
         def search(surface: LossSurface, points: list[Tensor]) -> PairwiseHeights:
             with search_progress("components", console if rank == 0 else Console(quiet=True)) as progress:

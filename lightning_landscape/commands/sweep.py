@@ -93,7 +93,7 @@ def sweep(args: Sequence[str], prog: str) -> int:
         space.seed = seed
         return build_recipe(parser, space)
 
-    with processes() as (rank, share):
+    with processes("the sweep", "Finished runs are kept: start the same command again to go on") as (rank, share):
         work = _Work(build, first, options, finder, folder, rank, {text: _told(spaces[text]) for text in values})
         runs = share(lambda run: work.run(*run), [(text, seed) for text in values for seed in seeds])
         losses = [run["loss"] for run in runs if run["loss"] is not None]

@@ -27,29 +27,29 @@ def in_turn(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 
 class Sharded:
-    """Process ``rank`` of ``size`` takes items rank, rank + size, ...; one gather, reached also after an error.
+    """Process ``rank`` of ``size`` takes items rank, rank + size, ...; all come together, also after an error.
 
     Args:
         rank: of this process.
         size: number of processes, each of which makes the same calls.
-        gather: gives the objects of all processes, in the order of their ranks, to each of them; for example
-            ``dist.all_gather_object`` over a gloo group. Objects have to be picklable.
+        together: runs the function that it is given in this process, and gives what it returned in each process, in
+            the order of their ranks, to all of them. What travels has to be picklable.
 
     Raises:
         ValueError: if ``rank`` is not in [0, size).
 
     Example:
-        >>> alone = Sharded(0, 1, gather=lambda mine: [mine])
+        >>> alone = Sharded(0, 1, together=lambda work: [work()])
         >>> alone(abs, [-1, 2])
         [1, 2]
     """
 
-    def __init__(self, rank: int, size: int, gather: Callable[[Any], list[Any]]) -> None:
+    def __init__(self, rank: int, size: int, together: Callable[[Callable[[], Any]], list[Any]]) -> None:
         if not 0 <= rank < size:
             raise ValueError(f"rank must lie in [0, size), got rank {rank} of {size}")
         self.rank = rank
         self.size = size
-        self._gather = gather
+        self._together = together
 
     def __call__(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """The results of all processes.
@@ -57,14 +57,17 @@ class Sharded:
         Raises:
             BaseException: what ``function`` raised in this process; a RuntimeError if it raised in another.
         """
-        mine: list[R] = []
-        failure: BaseException | None = None
-        try:
-            for item in items[self.rank :: self.size]:
-                mine.append(function(item))  # noqa: PERF401 - a comprehension would lose what came before an error
-        except BaseException as error:  # an interrupt too: the others wait for this one
-            failure = error
-        outcomes = self._gather((mine, None if failure is None else f"{type(failure).__name__}: {failure}"))
+        failure: Exception | KeyboardInterrupt | SystemExit | None = None
+
+        def work() -> tuple[list[R], str | None]:
+            nonlocal failure
+            try:
+                return in_turn(function, items[self.rank :: self.size]), None
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # the others wait for this process
+                failure = error
+                return [], f"{type(error).__name__}: {error}"
+
+        outcomes = self._together(work)
         if failure is not None:
             raise failure
         for rank, (_, message) in enumerate(outcomes):

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ def test_results_are_the_same_on_any_number_of_processes(size: int, tmp_path: Pa
     barrier, turn = threading.Barrier(size), threading.Lock()
 
     def rank(number: int) -> None:
-        def gather(mine: Any) -> list[Any]:
-            slots[number] = json.loads(json.dumps(mine))  # nothing but plain data travels
+        def together(work: Callable[[], Any]) -> list[Any]:
+            slots[number] = json.loads(json.dumps(work()))  # nothing but plain data travels
             turn.release()  # the global random state belongs to one at a time
             barrier.wait()
             everything = list(slots)
@@ -115,7 +116,7 @@ def test_results_are_the_same_on_any_number_of_processes(size: int, tmp_path: Pa
             return everything
 
         turn.acquire()
-        share, record = Sharded(number, size, gather), KeyedRows(tmp_path / "pairs.jsonl", part=number)
+        share, record = Sharded(number, size, together), KeyedRows(tmp_path / "pairs.jsonl", part=number)
         outcomes[number] = search_heights(
             shaken(), points(), FINDER, pairs="all", share=share, record=record, isolate=isolated_rng
         )
@@ -133,7 +134,8 @@ def test_results_are_the_same_on_any_number_of_processes(size: int, tmp_path: Pa
 
 def test_an_error_in_one_process_ends_all_of_them() -> None:
     def one(number: int) -> Any:
-        return Sharded(number, 2, lambda mine: [([1.0], None), mine] if number else [mine, ([], "KeyError: 'x'")])
+        failed = ([], "KeyError: 'x'")
+        return Sharded(number, 2, lambda work: [([1.0], None), work()] if number else [work(), failed])
 
     def broken(item: int) -> float:
         raise KeyError("x")
