@@ -4,7 +4,6 @@ from lightning_landscape.models.graphs.community_gnn import CommunityGNN
 from lightning_landscape.models.graphs.line_graph_gnn import LineGraphGNN
 from lightning_landscape.models.graphs.pyg_community_model import PyGCommunityModel
 from lightning_landscape.models.images.image_classifier import ImageClassifier
-from lightning_landscape.models.sparse_coding.stage_wise import StageWise
 from lightning_landscape.models.sparse_coding.unrolled_sparse_coder import UnrolledSparseCoder
 from lightning_landscape.models.text.lstm_language_model import LSTMLanguageModel
 from lightning_landscape.models.theorems.deep_linear_network import DeepLinearNetwork
@@ -27,7 +26,6 @@ __all__ = [
     "PyGCommunityModel",
     "QuadraticNetwork",
     "ReLUNetwork",
-    "StageWise",
     "TwoLayerReLU",
     "UnrolledSparseCoder",
 ]

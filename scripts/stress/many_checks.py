@@ -88,7 +88,12 @@ def measure(checks: int, folder: Path, keep: Keep = "needed") -> dict[str, Any]:
     """
     gauge = Gauge(folder)
     callback = LevelSetConnectivity(
-        finder=LinearPath(samples=1), num_batches=1, dirpath=folder / "landscape", keep=keep, on_error="raise"
+        finder=LinearPath(samples=1),
+        overhead=None,
+        num_batches=1,
+        dirpath=folder / "landscape",
+        keep=keep,
+        on_error="raise",
     )
     recorder = SnapshotRecorder(folder / "snapshots", every_n_epochs=1, keep=1, on_error="raise")
     inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))

@@ -72,7 +72,7 @@ class UnrolledSparseCoder(LightningModule):
     Attributes:
         layers: the K layers; empty until the problem is known.
         trained_depth: the number of layers that the training loss is of; K, unless
-            :class:`~lightning_landscape.models.StageWise` trains them one after another.
+            :class:`~lightning_landscape.models.sparse_coding.StageWise` trains them one after another.
 
     Raises:
         ValueError: if an argument is out of its range or does not go with the layer; if only one of ``dictionary``

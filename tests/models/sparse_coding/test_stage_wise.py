@@ -12,7 +12,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_landscape.datamodules import SparseCodingDataModule
 from lightning_landscape.metrics import NMSE
-from lightning_landscape.models import DeepLinearNetwork, StageWise, UnrolledSparseCoder
+from lightning_landscape.models import DeepLinearNetwork, UnrolledSparseCoder
+from lightning_landscape.models.sparse_coding import StageWise
 from lightning_landscape.sparse_coding import lasso_objective
 from tests.models.sparse_coding.coder_runs import coder
 
