@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import math
 import os
@@ -29,7 +28,7 @@ from lightning_landscape.finders import PathFinder, default_finder
 from lightning_landscape.own_objects import objects_of, remembered
 from lightning_landscape.storage.atomic import CorruptFileError
 from lightning_landscape.storage.plain_files import shown
-from lightning_landscape.storage.yaml_files import read_yaml
+from lightning_landscape.storage.yaml_files import read_yaml, yaml_line
 from lightning_landscape.surface import LossSurface
 from lightning_landscape.surface.matching import matched_state
 from lightning_landscape.surface.random_states import isolated_rng
@@ -262,7 +261,7 @@ def add_recipe(parser: ArgumentParser) -> None:
         "--vectorize",
         type=bool | None,
         default=None,
-        help="evaluate points in stacks; default: what is faster by the clock, which may change the last digits",
+        help="evaluate points in stacks; default: by a rule, the same on every machine",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
@@ -307,7 +306,7 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         chosen = {key: value for key in ("model", "data") if (value := getattr(given, key)) and "{" not in value}
         sections = remembered(chosen, files)
     # First, so that what the user adds on the command line overrides them.
-    first = [f"--{key}={part if isinstance(part, str) else json.dumps(part)}" for key, part in sections.items()]
+    first = [f"--{key}={part if isinstance(part, str) else yaml_line(part)}" for key, part in sections.items()]
     namespace = parser.parse_args([*first, *args])
     if source is None and namespace.get("model") is None:
         parser.error("give --config RECIPE, --model my.Module with --data my.Data, or --from FILE.py:NAME")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 
 from lightning_landscape.__main__ import main
 from lightning_landscape.callbacks import LevelSetConnectivity
-from lightning_landscape.recipes import RecipeError, callback_entry, read_recipe
+from lightning_landscape.recipes import RecipeError, add_recipe, build_recipe, callback_entry, parse, read_recipe
+from lightning_landscape.report.plain_help import PlainArgumentParser
 
 MODEL = "model: {class_path: package.Net}\n"
 NET = "package.Net"
@@ -115,3 +118,27 @@ def test_values_are_those_that_a_fit_reads(recipe: Path) -> None:
     read = read_recipe(written(recipe, text))
     assert read["base"] == {"rate": 0.001, "day": "2020-01-01"}
     assert read["own"] == {"rate": -200000.0, "day": "2020-01-01"}
+
+
+class Rates(pl.LightningModule):
+    def __init__(self, rate: float, names: dict[str, Any], text: str) -> None:
+        super().__init__()
+        self.given = rate, names, text
+
+
+def test_numbers_that_are_not_finite_and_text_like_a_number_reach_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model: {{class_path: {__name__}.Rates, "
+        "init_args: {rate: .inf, names: {low: -.inf, none: null}, text: '1e-3'}}"
+    )
+    parser = PlainArgumentParser(prog="landscape")
+    add_recipe(parser)
+    model = build_recipe(parser, parse(parser, ["--config", str(path)])).model
+    assert isinstance(model, Rates)
+    assert model.given == (math.inf, {"low": -math.inf, "none": None}, "1e-3")
+    path.write_text(f"model: {{class_path: {__name__}.Rates, init_args: {{rate: .nan, names: {{}}, text: é}}}}")
+    model = build_recipe(parser, parse(parser, ["--config", str(path)])).model
+    assert isinstance(model, Rates)
+    assert math.isnan(model.given[0])
+    assert model.given[2] == "é"

@@ -7,16 +7,16 @@ import os
 import pkgutil
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_landscape.either_lightning import both
 from lightning_landscape.report.plain_help import PlainArgumentParser, PlainLightningParser
+from lightning_landscape.storage.atomic import CorruptFileError
+from lightning_landscape.storage.yaml_files import read_yaml
 
 
 class _Closing:
@@ -84,5 +84,5 @@ def _trains_with_lightning(arguments: Sequence[str]) -> bool:
 
 
 def _read(file: str) -> Any:
-    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        return yaml.safe_load(Path(file).read_text())
+    with suppress(OSError, ValueError, CorruptFileError):
+        return read_yaml(file)

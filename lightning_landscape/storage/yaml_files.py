@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -65,6 +66,27 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CorruptFileError(f"{shown(path)} is no YAML file of plain values: {error}") from error
     return values
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes every text, so that none is read back as a number or a truth value."""
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+def yaml_line(values: Any) -> str:
+    """Plain values as one line of YAML, which unlike JSON has numbers that are not finite.
+
+    Args:
+        values: as :func:`read_yaml` gives them.
+
+    Example:
+        >>> yaml_line({"rate": float("inf"), "name": "1e-3"})
+        '{"name": "1e-3", "rate": .inf}'
+    """
+    line: str = yaml.dump(values, Dumper=_Dumper, default_flow_style=True, width=math.inf)
+    return line.removesuffix("...\n").strip()
 
 
 def _require_plain(values: Any) -> None:
