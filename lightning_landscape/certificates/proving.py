@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_landscape.certificates.along_paths import certify
 from lightning_landscape.certificates.apart import judged
 from lightning_landscape.connection import Connection, Reason
-from lightning_landscape.finders import Budget, DynamicStringSampling, PathFinder
+from lightning_landscape.finders import Budget, PathFinder, default_finder
 from lightning_landscape.finders.chain import Chain
 from lightning_landscape.finders.search import Search
 from lightning_landscape.path import Profile
@@ -24,16 +24,20 @@ class Proved(PathFinder):
     says nothing more; :func:`~lightning_landscape.certificates.certify` says why.
 
     Args:
-        finder: the search; ``None`` is :class:`~lightning_landscape.finders.DynamicStringSampling`.
+        finder: the search; ``None`` is :class:`~lightning_landscape.finders.CurveThenBeads`.
     """
 
     def __init__(self, finder: PathFinder | None = None) -> None:
-        self.finder = finder or DynamicStringSampling()
+        self.finder = finder or default_finder()
         super().__init__(samples=self.finder.samples, shorten=self.finder.shorten)
 
     def search(self, search: Search) -> tuple[Chain, Reason]:
         """The search of the finder."""
         return self.finder.search(search)
+
+    def least_work(self, surface: LossSurface) -> float:
+        """That of the finder: a proof has only what is left."""
+        return self.finder.least_work(surface)
 
     def connect(
         self,
