@@ -112,6 +112,7 @@ def search_heights(
     Example:
         >>> import torch
         >>> from lightning_landscape import LossSurface
+        >>> from lightning_landscape.finders import LinearPath
         >>> waves = torch.nn.Linear(1, 1, bias=False)  # minima at the integers, hills of height 1 between them
         >>> surface = LossSurface(waves, [None], loss_fn=lambda m, batch: (m.weight * torch.pi).sin().square().sum())
         >>> points = {name: torch.tensor([float(name)]) for name in ("0", "1", "2", "5")}

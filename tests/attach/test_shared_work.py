@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SIZE = 3
-SILENCE = 3  # seconds
+SILENCE = 8  # seconds; machines that run tests are busy
 # Forked children spare the import of torch; the last one's output is that of all, a line each.
 PROGRAM = """
 import os, signal, sys, time
@@ -36,7 +37,7 @@ for rank in range(3):
             os.kill(os.getpid(), signal.SIGSTOP)
         if rank == lost and way == "exit":
             os._exit(9)
-        time.sleep(6 if lost < 0 else 1 if rank else 40)
+        time.sleep(1.5 * int(sys.argv[3]) if lost < 0 else 1 if rank else 100)
         return [rank] * (3 << 20 if way == "large" else 1)
 
     began = time.monotonic()
@@ -94,6 +95,7 @@ def test_a_lost_process_is_named_by_every_other_one(lost: int, way: str) -> None
     outcomes = run(lost, way)
     assert outcomes.keys() == set(range(SIZE)) - {lost}
     for seconds, said in outcomes.values():
-        assert said.startswith(f"RankLostError: rank {lost} stopped answering during the search, within {SILENCE} s")
+        # One that is stopped before the others begin has never come.
+        assert re.match(rf"RankLostError: rank {lost} (stopped answering during|did not come to) the search", said)
         assert said.endswith("Start again")
-        assert seconds < 20  # rank zero does not finish its 40 seconds
+        assert seconds < 60  # rank zero does not finish its 100 seconds

@@ -34,8 +34,8 @@ def test_both_ranks_have_the_numbers_that_rank_zero_wrote(results: Results) -> N
     zero, one = results["two ranks"]
     assert zero["error"] is one["error"] is None
     assert zero["metrics"] == one["metrics"]
-    assert len(zero["metrics"]) == 6 + 2 * 5 + 1
-    assert "landscape/fork/stable_step" in zero["metrics"]
+    assert len(zero["metrics"]) == 6 + 2 * 5 + 2
+    assert {"landscape/fork/stable_step", "landscape/tree/overhead"} <= zero["metrics"].keys()
     assert [row["num_points"] for row in zero["trees"]] == [1, 2, 3]
     assert [row["step"] for row in zero["forks"]] == [0, 2]
     assert one["trees"] == []
