@@ -25,6 +25,7 @@ from lightning_landscape.path import Profile
 from lightning_landscape.report.averages import running_conclusion
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.plain import plain_json
+from lightning_landscape.storage.run_folders import lacking, last_step
 from lightning_landscape.storage.snapshots import SnapshotError, SnapshotStore, default_name
 from lightning_landscape.storage.written_checkpoint import read_checkpoint, write_checkpoint
 from lightning_landscape.surface import BatchNormMode, LossFunction, LossSurface, NoiseMode
@@ -82,6 +83,7 @@ class AverageWhenConnected(SearchingCallback):
 
     place: ClassVar[str] = "landscape/average"
     inner: ClassVar[tuple[str, ...]] = ("running",)
+    keeps: ClassVar[tuple[str, ...]] = ("running", "average.json")
     metrics: ClassVar[tuple[str, ...]] = ("count", "loss", "last_loss")
 
     _mean: Tensor | None  # on rank zero
@@ -156,6 +158,17 @@ class AverageWhenConnected(SearchingCallback):
         """What the average is made of; the average itself is in its file."""
         super().restore(state)
         self._steps, self._saved = list(state["steps"]), state["saved"]
+        self._pinned = None if self._saved is None else self._saved["name"]  # until there is a checkpoint of this run
+
+    def holds(self, folder: Path, state: dict[str, Any]) -> bool:
+        """Whether the folder has the running average of the checkpoint."""
+        return state["saved"] is None or not lacking(
+            SnapshotStore(folder / "running"), {state["saved"]["name"]: state["saved"]["hash"]}
+        )
+
+    def beyond(self, folder: Path, state: dict[str, Any], step: int) -> bool:
+        """Whether the average of later snapshots is there."""
+        return last_step(SnapshotStore(folder / "running")) > step
 
     def open(self, folder: Path, resumed: bool) -> None:
         """Reads the average of a run that goes on; one that is lost begins anew."""
@@ -173,6 +186,12 @@ class AverageWhenConnected(SearchingCallback):
         self._mean = self.attempt(read, self.warning("the running average is lost, and begins anew", None))
         if self._mean is None:
             self._steps, self._saved = [], None
+
+    def move(self, folder: Path, step: int) -> None:
+        """The running average is linked."""
+        earlier, self._store = self._store, SnapshotStore(folder / "running")
+        if earlier is not None and self._saved is not None:
+            self._store.adopt(earlier.open(self._saved["name"]))
 
     def state(self) -> dict[str, Any]:
         """The steps of its snapshots, and the file of the average."""

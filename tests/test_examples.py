@@ -141,6 +141,16 @@ def test_landscape_components(run: Run) -> None:
     assert len(lines("results/components/pairs.jsonl")) == 3
 
 
+def test_landscape_sweep(run: Run) -> None:
+    printed = run("landscape_sweep")
+    assert "Exit code 0: From width=32 on all pairs are connected at the level 0.4." in printed
+    (narrow, wide) = numbers(r"width (\d+): (\d) of 1 connected, final loss ([\d.]+)", printed)
+    assert narrow[:2] == (2, 0)
+    assert wide[:2] == (32, 1)
+    assert wide[2] < 0.4 < narrow[2]
+    assert Path("results/sweep/sweep.png").is_file()
+
+
 def test_landscape_fit(run: Run) -> None:
     printed = run("landscape_fit")
     assert "In a shell: PYTHONPATH=examples landscape fit --config results/recipe.yaml" in printed

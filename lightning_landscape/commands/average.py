@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lightning_landscape.finders import Budget
 from lightning_landscape.recipes import Recipe, add_finder, add_recipe, build_finder, build_recipe, parse
 from lightning_landscape.report.averages import average_conclusion, average_table, loss_name
 from lightning_landscape.report.plain_help import PlainArgumentParser
-from lightning_landscape.report.progress import search_progress
+from lightning_landscape.report.progress import counted_progress, search_progress
 from lightning_landscape.storage.atomic import replacing
 from lightning_landscape.storage.checkpoints import read_reference
 from lightning_landscape.storage.plain import plain_json
@@ -93,26 +93,30 @@ def average(args: Sequence[str], prog: str) -> int:
             return surface, points, finder.connect(surface, points[0], points[1], progress=progress, **limits)
 
     surface, points, path = recipe.examine(states, prepare)
-    judge = _Judge(recipe, surface, namespace.monitor, namespace.mode)
-    own = [judge.metrics(state) for state in states]
-    found = averaged(
-        surface,
-        points,
-        namespace.method,
-        path=None if path is None else path.path,
-        score=judge.score if judge.validates else None,
-        scores=[judge.of(metrics) for metrics in own] if judge.validates else None,
-        repair=namespace.repair,
-    )
-    measure = judge.monitor or "E"
-    said = average_conclusion(found, files, measure, judge.sign)
-    rows = [
-        {"name": name, "loss": loss, "metrics": metrics}
-        for name, loss, metrics in zip(files, found.losses, own, strict=True)
-    ]
-    for candidate in (found.uniform, *([found.chosen] if found.chosen.mixes and found.chosen != found.uniform else [])):
-        metrics = judge.metrics(surface.state(candidate.theta))
-        rows.append({"name": _named(candidate, files), "loss": candidate.loss, "metrics": metrics})
+    with counted_progress("validation", _most(namespace.method, len(files)), console) as done:
+        judge = _Judge(recipe, surface, namespace.monitor, namespace.mode, done)
+        own = [judge.metrics(state) for state in states]
+        found = averaged(
+            surface,
+            points,
+            namespace.method,
+            path=None if path is None else path.path,
+            score=judge.score if judge.validates else None,
+            scores=[judge.of(metrics) for metrics in own] if judge.validates else None,
+            repair=namespace.repair,
+        )
+        measure = judge.monitor or "E"
+        said = average_conclusion(found, files, measure, judge.sign)
+        rows = [
+            {"name": name, "loss": loss, "metrics": metrics}
+            for name, loss, metrics in zip(files, found.losses, own, strict=True)
+        ]
+        for candidate in (
+            found.uniform,
+            *([found.chosen] if found.chosen.mixes and found.chosen != found.uniform else []),
+        ):
+            metrics = judge.metrics(surface.state(candidate.theta))
+            rows.append({"name": _named(candidate, files), "loss": candidate.loss, "metrics": metrics})
     good = found.advice is not Advice.AGAINST and found.chosen.mixes
     row = {
         "files": files,
@@ -146,9 +150,12 @@ def average(args: Sequence[str], prog: str) -> int:
 class _Judge:
     """Rates a model by its validation, or says that there is none."""
 
-    def __init__(self, recipe: Recipe, surface: LossSurface, monitor: str | None, mode: str) -> None:
+    def __init__(
+        self, recipe: Recipe, surface: LossSurface, monitor: str | None, mode: str, done: Callable[[], None]
+    ) -> None:
         self._recipe = recipe
         self._surface = surface
+        self._done = done
         self._able = can_validate(recipe.model, recipe.data)
         self.monitor = monitor
         self.sign = -1.0 if mode == "max" else 1.0
@@ -166,6 +173,7 @@ class _Judge:
             return {}
         recipe = self._recipe
         found = validated(recipe.model, state, recipe.data, recipe.device, recipe.seed)
+        self._done()
         if self.monitor is None:
             self.monitor = loss_name(found)
         elif self.monitor not in found:
@@ -179,6 +187,12 @@ class _Judge:
     def score(self, theta: Tensor) -> float:
         """The score of a point."""
         return self.of(self.metrics(self._surface.state(theta)))
+
+
+def _most(method: str, files: int) -> int:
+    """The largest number of validations: of the files, of what is tried, and of the rows of the table."""
+    tried = {"uniform": 1, "path": 10}.get(method, files if files > 2 or method == "greedy" else 1)
+    return files + tried + 2
 
 
 def _named(candidate: Candidate, files: Sequence[str]) -> str:

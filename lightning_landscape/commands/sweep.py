@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_landscape.attach.trained import trained
 from lightning_landscape.attach.validation import can_validate, validated
-from lightning_landscape.commands.processes import processes
+from lightning_landscape.commands.processes import processes, shown
 from lightning_landscape.commands.settings import settings
 from lightning_landscape.connection import level_above
 from lightning_landscape.finders import Budget, PathFinder
@@ -95,14 +95,15 @@ def sweep(args: Sequence[str], prog: str) -> int:
 
     with processes("the sweep", "Finished runs are kept: start the same command again to go on") as (rank, share):
         work = _Work(build, first, options, finder, folder, rank, {text: _told(spaces[text]) for text in values})
-        runs = share(lambda run: work.run(*run), [(text, seed) for text in values for seed in seeds])
+        asked_runs = [(text, seed) for text in values for seed in seeds]
+        runs = shown("training", lambda run: work.run(*run), asked_runs, rank, share, console)
         losses = [run["loss"] for run in runs if run["loss"] is not None]
         if not losses:
             raise ValueError("no run has a finite loss: give a smaller learning rate")
         level = level_above(losses, first.margin) if first.level is None else first.level
         two = list(zip(seeds[::2], seeds[1::2], strict=True))
-        asked = [(text, one, other) for text in values for one, other in two]
-        pairs = share(lambda pair: work.pair(*pair, level), asked)
+        asked_pairs = [(text, one, other) for text in values for one, other in two]
+        pairs = shown("joining", lambda pair: work.pair(*pair, level), asked_pairs, rank, share, console)
     named = dict(zip(values, plain, strict=True))
     runs = [{**run, "value": named[run["text"]], "steps": _steps(run["history"], level)} for run in runs]
     pairs = [{**pair, "value": named[pair["text"]]} for pair in pairs]

@@ -1,12 +1,12 @@
-"""The bar that a search shows."""
+"""The bars of searches, and of work that is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from lightning_landscape.surface.work import Progress
@@ -31,3 +31,25 @@ def search_progress(title: str, console: Console | None = None) -> Iterator[Prog
             bars.update(task, description=description, completed=fraction)
 
         yield update
+
+
+_MEMORY = 600.0  # seconds that an estimate looks back: over what takes minutes, and past what lay in files already
+
+
+@contextmanager
+def counted_progress(title: str, total: int, console: Console | None = None) -> Iterator[Callable[[], None]]:
+    """A bar of work done, how much of it there is, and an estimate of the time left; it disappears when the block ends.
+
+    Args:
+        title: words before the bar, which say what is done.
+        total: how often at most the work is done.
+        console: terminal that shows the bar, by default the terminal.
+
+    Yields:
+        A function to call each time the work has been done once.
+    """
+    left = (TimeRemainingColumn(), TextColumn("left"))
+    columns = (TextColumn(title), BarColumn(bar_width=20), MofNCompleteColumn(), *left)
+    with Bars(*columns, transient=True, console=console, speed_estimate_period=_MEMORY) as bars:
+        task = bars.add_task(title, total=total)
+        yield lambda: bars.advance(task)

@@ -20,6 +20,18 @@ from tests.callbacks.watched_cases import CASES
 PATH = [(9.0, 9.0), (6.0, 6.0), (1.0, 0.2), (-1.0, 0.2), (0.0, -0.4)]  # of the weights, by epoch
 
 
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def loaders() -> tuple[DataLoader, DataLoader]:
+    return DataLoader(torch.zeros(1, 1)), DataLoader(torch.zeros(2, 1))
+
+
 class Walk(LightningModule):
     """E(w) = 1 + |w|^2; the weights jump along a path that is given, as if they trained."""
 
@@ -54,7 +66,7 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module or Walk(PATH), DataLoader(torch.zeros(1, 1)), DataLoader(torch.zeros(2, 1)), **options)
+    trainer.fit(module or Walk(PATH), *loaders(), **options)
     callback.metrics_seen = dict(trainer.callback_metrics)
     return callback
 
@@ -115,6 +127,63 @@ def test_an_average_that_is_lost_is_said(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(SnapshotError, match="does not exist"):
         fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_run_that_goes_on_elsewhere_leaves_the_folder_it_comes_from(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "whole")
+    fit(tmp_path / "first", epochs=4)
+    before = contents(tmp_path / "first" / "average")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    there = fit(tmp_path / "second", ckpt_path=last, weights_only=True)
+    assert there.folder == tmp_path / "second" / "average"
+    assert there.row is not None
+    assert whole.row is not None
+    assert there.row["steps"] == whole.row["steps"]
+    assert there.row["loss"] == whole.row["loss"]
+    assert contents(tmp_path / "first" / "average") == before
+    assert (there.folder / "average.json").exists()
+
+
+def test_no_run_touches_the_average_of_another(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=4)
+    early = tmp_path / "early.ckpt"
+    early.write_bytes((tmp_path / "checkpoints" / "last.ckpt").read_bytes())
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    before = contents(tmp_path / "average")
+    beside = AverageWhenConnected(num_batches=1, dirpath=tmp_path / "average")
+    trainer = Trainer(max_epochs=5, callbacks=[beside], **QUIET)
+    with pytest.warns(UserWarning, match="came after the checkpoint"):
+        trainer.fit(Walk(PATH), *loaders(), ckpt_path=early, weights_only=True)
+    assert beside.folder == tmp_path / "average-2"
+    assert contents(tmp_path / "average") == before
+
+    fit(tmp_path, epochs=3)  # a new run moves what it finds aside
+    assert {f"earlier-1/{name}" for name in before} <= contents(tmp_path / "average").keys()
+
+
+def test_the_file_that_a_checkpoint_names_stays_until_the_next(tmp_path: Path) -> None:
+    class Killed(Walk):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 5:
+                raise KeyboardInterrupt
+
+    whole = fit(tmp_path / "whole", epochs=6, module=Walk([*PATH, (0.0, 0.0)]))
+    fit(tmp_path, epochs=4, module=Walk([*PATH, (0.0, 0.0)]))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    kept = tmp_path / "kept.ckpt"
+    kept.write_bytes(last.read_bytes())
+    callback = AverageWhenConnected(num_batches=1, on_error="raise", dirpath=tmp_path / "average")
+    trainer = Trainer(max_epochs=6, callbacks=[callback], **QUIET)
+    with pytest.raises(SystemExit):
+        trainer.fit(Killed([*PATH, (0.0, 0.0)]), *loaders(), ckpt_path=kept, weights_only=True)
+    again = fit(tmp_path, epochs=6, module=Walk([*PATH, (0.0, 0.0)]), ckpt_path=kept, weights_only=True)
+    assert again.row is not None
+    assert whole.row is not None
+    assert again.row["steps"] == whole.row["steps"]
 
 
 def test_one_snapshot_alone_averages_nothing(tmp_path: Path) -> None:
