@@ -1,4 +1,4 @@
-"""The command line ``landscape fit|validate|test|predict|connect|average|components|sweep --config FILE``."""
+"""The command line ``landscape fit|validate|test|predict|connect|average|components|sweep|report``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_landscape import __version__
 if TYPE_CHECKING:
     from lightning_landscape.cli.training import LandscapeCLI as LandscapeCLI
 
-_EXAMINING = ("connect", "average", "components", "sweep")
+_EXAMINING = ("connect", "average", "components", "sweep", "report")
 _SUBCOMMANDS = ("fit", "validate", "test", "predict", *_EXAMINING)
 
 
@@ -44,10 +44,11 @@ def main(args: list[str] | None = None, prog: str = "landscape") -> None:
     from lightning_landscape.cli.training import command_line
 
     description = (
-        "Train with PyTorch Lightning and read the geometry of the loss. Four more commands examine checkpoints of "
+        "Train with PyTorch Lightning and read the geometry of the loss. More commands examine checkpoints of "
         "finished runs: `%(prog)s connect A B --config RECIPE`, `%(prog)s average FILES --config RECIPE --out FILE` "
         "and `%(prog)s components FILES --config RECIPE`, or a hyperparameter: `%(prog)s sweep --config RECIPE --over "
-        "KEY=V1,V2`; see their --help. `%(prog)s --version` prints the version."
+        "KEY=V1,V2`; see their --help. `%(prog)s report FOLDER` makes a page of what is there. "
+        "`%(prog)s --version` prints the version."
     )
     cli, parser = command_line(arguments)
     cli(parser_class=parser, parser_kwargs={"prog": prog, "description": description}, args=args)

@@ -10,11 +10,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_landscape.commands.average import average
 from lightning_landscape.commands.components import components
 from lightning_landscape.commands.connect import connect
+from lightning_landscape.commands.report import report
 from lightning_landscape.commands.sweep import sweep
 from lightning_landscape.either_lightning import both
 from lightning_landscape.storage.atomic import CorruptFileError
 
-COMMANDS = {"connect": connect, "average": average, "components": components, "sweep": sweep}
+COMMANDS = {"connect": connect, "average": average, "components": components, "sweep": sweep, "report": report}
 _UNUSABLE = 2  # exit code, as of argparse
 _EXPLAINED: tuple[type[Exception], ...] = (ValueError, OSError, CorruptFileError, *both(MisconfigurationException))
 

@@ -53,7 +53,7 @@ def tree_figure(tree: MergeTree, title: str | None = None) -> Figure:
 
 
 def _draw_graph(axes: Axes, tree: MergeTree, top: float) -> None:
-    order = _leaf_order(tree)
+    order = leaf_order(tree)
     place: dict[int, float] = {leaf: float(x) for x, leaf in enumerate(order)}
     foot = {leaf: float(tree.losses[leaf]) for leaf in order}
     for number, (height, left, right) in enumerate(tree.merges):
@@ -94,7 +94,7 @@ def _draw_fewest(axes: Axes, tree: MergeTree, levels: Array, top: float) -> None
     axes.set_xlabel("components among the points,\n$N_u$; dashed: proved at least")
 
 
-def _leaf_order(tree: MergeTree) -> list[int]:
+def leaf_order(tree: MergeTree) -> list[int]:
     """The points with a loss, each next to those it is joined with first, the lower side of a merge on the left."""
     groups = {index: [index] for index in range(len(tree.names)) if math.isfinite(tree.losses[index])}
     for number, merge in enumerate(tree.merges):

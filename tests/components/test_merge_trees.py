@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_landscape.components.merge_tree import Array, MergeTree
-from lightning_landscape.report.tree_figure import _leaf_order, tree_figure
+from lightning_landscape.report.tree_figure import leaf_order, tree_figure
 
 LOSSES = [0.1, 0.2, 0.1]
 HEIGHTS = [[0.1, 0.5, 0.9], [0.5, 0.2, 0.7], [0.9, 0.7, 0.1]]
@@ -179,7 +179,7 @@ def test_figure_shows_leaves_merges_and_what_heights_are() -> None:
 
 def test_leaves_are_drawn_without_crossing() -> None:
     tree = MergeTree.from_heights(*random_landscape(6, k=12))
-    order = _leaf_order(tree)
+    order = leaf_order(tree)
     groups = {i: {i} for i in range(12)}
     for number, merge in enumerate(tree.merges):
         groups[12 + number] = groups[merge.left] | groups[merge.right]
