@@ -122,7 +122,7 @@ class PathFinder(ABC):
         line = Segment(theta_a.detach().to(origin), theta_b.detach().to(origin), losses)
         budget = budget or Budget()
         straight = Chain([line], line.length, self.samples)
-        line.refined = known is not None and straight.fine
+        line.refined = line.finished = known is not None and straight.fine
         ledger = Ledger(surface, budget)
         straight.glance(surface)
         loss_a, loss_b = line.losses[0.0], line.losses[1.0]

@@ -98,11 +98,8 @@ class Segment:
 
 
 def measure(surface: LossSurface, wanted: Iterable[tuple[Segment, Sequence[float]]]) -> None:
-    """Evaluates E at every t that a segment lacks, once though it is asked for twice, many points at a time."""
-    missing: list[tuple[Segment, float]] = []
-    for segment, ts in wanted:
-        lacking = sorted(t for t in ts if not segment.knows(t))
-        missing += [(segment, t) for before, t in pairwise([-math.inf, *lacking]) if t - before >= _SAME]
+    """Evaluates E at every t that a segment lacks, many points at a time."""
+    missing = [(segment, t) for segment, ts in wanted for t in dict.fromkeys(ts) if not segment.knows(t)]
     chunk = max(1, _POINT_BYTES // (8 * surface.dimension))
     for begin in range(0, len(missing), chunk):
         part = missing[begin : begin + chunk]
