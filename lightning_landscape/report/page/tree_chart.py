@@ -20,7 +20,7 @@ def tree_chart(tree: MergeTree) -> Chart:
 
     Example:
         >>> chart = tree_chart(MergeTree.from_heights([0.1, 0.2], [[0.1, 0.5], [0.5, 0.2]]))
-        >>> chart["data"][0]["y"]
+        >>> chart["data"][0]["y"][:5]
         [0.1, 0.5, 0.5, 0.2, None]
     """
     levels = [float(level) for level in tree.levels()]
