@@ -97,7 +97,7 @@ class Account:
 
         Args:
             trainer: says how long the run is.
-            module: likewise.
+            module: says with it which batches there are.
             price: of the least, in training steps.
             least: the ``minimum`` where the run is too short.
             what: what waits, and what it measures for that price: ``("check", "the straight line")``.
@@ -117,9 +117,10 @@ class Account:
         pays = self.overhead * planned >= self._start + price
         # In a long run that never pays, one check comes all the same.
         if not last and planned >= _SHORT and (pays or self.spent > self._start):
+            needed = math.ceil((self.spent + price) / self.overhead) if self.overhead else math.inf
             self._tell(
-                f"a {what[0]} takes {takes}: overhead={self.overhead} has earned the first after "
-                f"{math.ceil((self.spent + price) / self.overhead)} batches of training; those before wait"
+                f"a {what[0]} takes {takes}: overhead={self.overhead} has earned the first after {needed} batches of "
+                "training; those before wait"
             )
             return True
         self.minimum = least

@@ -33,7 +33,6 @@ def tree_points(
         max_points: the most that a tree may join.
         count: how many this one joins, evenly spread, of the run and of each twin.
     """
-
     kept = left(list(snapshots), keep, 2 * max_points)
     gone = lacking(store, {name: snapshots[name] for name in kept})
     own = spread([name for name in kept if name not in gone], count)

@@ -41,7 +41,7 @@ class Searches:
         points: the points by name.
         finder: how a path is searched.
         level: of every search.
-        margin: likewise, without a level.
+        margin: how far above the larger end loss the level of a search lies, as a share of it, where none is given.
         budget: what each search may spend.
         record: of finished searches.
         lines: of measured straight lines.

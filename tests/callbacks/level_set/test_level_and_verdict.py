@@ -118,6 +118,14 @@ def test_overhead_bounds_all_work(overhead: float, every_n_epochs: int, tmp_path
         assert len(callback.rows) == 6 // every_n_epochs  # the run never pays: each declares its line
 
 
+def test_in_a_long_run_that_earns_nothing_one_check_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_landscape.callbacks.account._SHORT", 0)
+    callback = attached(tmp_path, overhead=0.0, level=0.05)
+    trainer_of(tmp_path, callback, epochs=6).fit(Ring())
+    assert [row["reason"] == "error" for row in callback.rows] == [False]
+    assert callback.rows[0]["minimum"] > 0
+
+
 def test_a_check_waits_until_training_has_paid_for_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr("lightning_landscape.callbacks.account.rank_zero_info", messages.append)
